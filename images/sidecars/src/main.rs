@@ -1,0 +1,2 @@
+//! The embedded sidecars image.
+fn main() {}

@@ -1,0 +1,82 @@
+//! The kinds of failure the contract knows. Every module has its own typed error; each can say
+//! which kind it is and what the user can do. Only the command line folds them together.
+
+use std::fmt;
+
+/// The contract's error codes; the exit code follows from the kind.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum ErrorKind {
+    /// Anything that has no kind of its own.
+    Failed,
+    /// A word of the command line is wrong.
+    Usage,
+    /// A value cannot be, whatever the host's state.
+    Invalid,
+    /// What the verb needs is not there.
+    NotFound,
+    /// Something of carboy's is in the way.
+    Conflict,
+    /// An address range is taken by the host or by another bottle.
+    Overlap,
+    /// Something of somebody else's is in the way.
+    Foreign,
+    /// It is still used.
+    InUse,
+    /// A capability is missing.
+    Permission,
+    /// The kernel or the host lacks something.
+    Unsupported,
+    /// It was not ready in time.
+    Timeout,
+}
+
+impl ErrorKind {
+    /// The `error.code` of the JSON form.
+    pub fn code(self) -> &'static str {
+        match self {
+            Self::Failed => "failed",
+            Self::Usage => "usage",
+            Self::Invalid => "invalid",
+            Self::NotFound => "not-found",
+            Self::Conflict => "conflict",
+            Self::Overlap => "overlap",
+            Self::Foreign => "foreign",
+            Self::InUse => "in-use",
+            Self::Permission => "permission",
+            Self::Unsupported => "unsupported",
+            Self::Timeout => "timeout",
+        }
+    }
+
+    /// The process' exit code.
+    pub fn exit_code(self) -> u8 {
+        match self {
+            Self::Failed => 1,
+            Self::Usage | Self::Invalid => 2,
+            Self::NotFound => 3,
+            Self::Conflict | Self::Overlap | Self::Foreign => 4,
+            Self::InUse => 5,
+            Self::Permission => 6,
+            Self::Unsupported => 7,
+            Self::Timeout => 8,
+        }
+    }
+}
+
+impl fmt::Display for ErrorKind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.code())
+    }
+}
+
+/// What every error of the library can say about itself besides its text.
+pub trait Classify: std::error::Error + Send + Sync + 'static {
+    /// Which of the contract's kinds it is.
+    fn kind(&self) -> ErrorKind;
+
+    /// What the user can do about it, as a sentence; `None` where the text already says it.
+    fn hint(&self) -> Option<String> {
+        None
+    }
+}

@@ -1,0 +1,4 @@
+//! Images and containers: the store, the unpacked layers, the runtime specification, libcontainer.
+
+pub mod digest;
+pub mod spec;

@@ -1,0 +1,93 @@
+//! The container of a bundle as a value: what is wanted, not how it is made. Pure.
+
+use std::collections::BTreeMap;
+use std::net::Ipv4Addr;
+use std::path::PathBuf;
+
+use serde::{Deserialize, Serialize};
+
+use super::digest::Digest;
+use crate::names::{ContainerName, Slug};
+
+/// A container that runs, with everything its start depends on. Two equal values start the same
+/// container: this is what a second `up` compares.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Container {
+    /// Its name; also its cgroup's name.
+    pub name: ContainerName,
+    /// The bottle; also its host name.
+    pub slug: Slug,
+    /// The image.
+    pub image: ImageRef,
+    /// The unpacked layers, the lowest first.
+    pub layers: Vec<PathBuf>,
+    /// The network namespace it runs in.
+    pub netns: PathBuf,
+    /// The pinned address, for `/etc/hosts`.
+    pub ip: Ipv4Addr,
+    /// No resolver: the network has no way out.
+    pub internal: bool,
+    /// What runs.
+    pub process: Process,
+    /// Host directories and files that are seen inside.
+    pub volumes: Vec<Volume>,
+    /// Bounds on what it may use.
+    pub limits: Limits,
+    /// The root file system cannot be written.
+    pub read_only: bool,
+    /// A small init is PID 1 and the process its child.
+    pub init: bool,
+    /// The signal that asks it to stop, from the image; SIGTERM unless it says otherwise.
+    pub stop_signal: i32,
+    /// Free text for the user.
+    pub labels: BTreeMap<String, String>,
+    /// Where its writable layer and its log are: a directory of its own on disk.
+    pub storage: PathBuf,
+    /// Where its monitor, status and runtime state are: a directory of its own on tmpfs.
+    pub state: PathBuf,
+}
+
+/// An image by name and content.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ImageRef {
+    /// The name it was found under.
+    pub reference: String,
+    /// The manifest's digest.
+    pub digest: Digest,
+}
+
+/// What a container runs, with the image's configuration and the user's wishes already merged.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Process {
+    /// The program and its arguments; at least one.
+    pub args: Vec<String>,
+    /// `NAME=VALUE`, in order, each name once.
+    pub env: Vec<String>,
+    /// Absolute.
+    pub cwd: String,
+    /// As the image or the user wrote it (`name`, `uid`, `name:group`, `uid:gid`); empty is root.
+    /// It is resolved in the container's own `/etc/passwd` and `/etc/group`.
+    pub user: String,
+}
+
+/// A host path that is seen inside the container.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Volume {
+    /// A file or directory of the host, absolute, without symbolic links.
+    pub source: PathBuf,
+    /// Where it is seen inside; absolute.
+    pub destination: PathBuf,
+    /// It cannot be written from inside.
+    pub read_only: bool,
+}
+
+/// Bounds on what a container may use.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Limits {
+    /// Memory in bytes, swap included.
+    pub memory: Option<u64>,
+    /// Processes and threads.
+    pub pids: Option<u32>,
+    /// Processor time in thousandths of one processor.
+    pub cpu_milli: Option<u32>,
+}
