@@ -1,0 +1,253 @@
+//! From what was asked for to the resources that are wanted, in dependency order. Pure.
+
+use std::net::Ipv4Addr;
+use std::path::{Path, PathBuf};
+
+use ipnet::Ipv4Net;
+use serde::{Deserialize, Serialize};
+use sha2::{Digest, Sha256};
+
+use crate::names::{ContainerName, NetworkName, Slug};
+use crate::net::spec::{Bridge, BridgeRules, Firewall, MacAddr, Netns, PortRules, Uplink, Veth};
+use crate::oci::spec::Container;
+use crate::resource::Resource;
+use crate::spec::NetworkSpec;
+
+/// The address ranges bottles are given when none is asked for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Pool {
+    /// The whole range.
+    pub range: Ipv4Net,
+    /// The prefix length of one bottle's subnet.
+    pub prefix: u8,
+}
+
+impl Default for Pool {
+    fn default() -> Self {
+        let range = Ipv4Net::new_assert(Ipv4Addr::new(192, 168, 0, 0), 16);
+        Self { range, prefix: 24 }
+    }
+}
+
+impl Pool {
+    /// Every subnet of the pool once, beginning with the one the slug's hash picks: the same slug
+    /// gets the same subnet as long as nothing else takes it.
+    pub fn candidates(self, slug: &Slug) -> impl Iterator<Item = Ipv4Net> {
+        let bits = u32::from(self.prefix.saturating_sub(self.range.prefix_len())).min(31);
+        let count = 1u32 << bits;
+        let digest = Sha256::digest(slug.as_str().as_bytes());
+        let first = u32::from_be_bytes([digest[0], digest[1], digest[2], digest[3]]) % count;
+        let size = 32 - u32::from(self.prefix);
+        let base = u32::from(self.range.network());
+        (0..count).map(move |i| {
+            let index = first.wrapping_add(i) % count;
+            Ipv4Net::new_assert(Ipv4Addr::from(base + (index << size)), self.prefix)
+        })
+    }
+}
+
+/// The link group of a network's links: derived from the name, so that it marks them as ours in
+/// the very message that makes them. The highest bit keeps clear of numbers people choose.
+pub fn link_group(network: &NetworkName) -> u32 {
+    let digest = Sha256::digest(network.as_str().as_bytes());
+    u32::from_be_bytes([digest[16], digest[17], digest[18], digest[19]]) & 0x3fff_ffff | 0x4000_0000
+}
+
+/// The resources of a network. The first [`shared_count`] of them touch what all bottles share.
+pub fn network(spec: &NetworkSpec) -> Vec<Resource> {
+    let bridge = spec.name.bridge();
+    let mut resources = vec![Resource::Firewall(Firewall {})];
+    if let (Some(device), false) = (&spec.uplink, spec.internal) {
+        resources.push(Resource::Uplink(Uplink { device: device.clone() }));
+    }
+    // The rules before the links: from its first moment a bridge is closed.
+    resources.push(Resource::BridgeRules(BridgeRules {
+        bridge: bridge.clone(),
+        internal: spec.internal,
+    }));
+    resources.push(Resource::Bridge(Bridge {
+        name: bridge,
+        network: spec.name.clone(),
+        subnet: spec.addresses.subnet(),
+        gateway: spec.addresses.gateway(),
+        mac: MacAddr::of_gateway(spec.addresses.gateway()),
+        mtu: spec.mtu,
+        group: link_group(&spec.name),
+    }));
+    resources
+}
+
+/// How many of a network's resources are shared with other bottles: those are changed under the
+/// host's lock.
+pub fn shared_count(resources: &[Resource]) -> usize {
+    resources
+        .iter()
+        .take_while(|r| {
+            matches!(r, Resource::Firewall(_) | Resource::Uplink(_) | Resource::BridgeRules(_))
+        })
+        .count()
+}
+
+/// The resources of a bundle on its network, below the container.
+pub fn port(
+    network: &NetworkSpec,
+    name: &ContainerName,
+    ip: Ipv4Addr,
+    netns_dir: &Path,
+) -> Vec<Resource> {
+    let addresses = network.addresses;
+    let netns = netns_path(netns_dir, name);
+    let veth = Veth {
+        name: name.veth(),
+        container: name.clone(),
+        bridge: network.name.bridge(),
+        bridge_mac: MacAddr::of_gateway(addresses.gateway()),
+        netns: netns.clone(),
+        mac: MacAddr::of_host_end(ip),
+        address: Ipv4Net::new_assert(ip, addresses.subnet().prefix_len()),
+        peer_mac: MacAddr::of_bundle(ip),
+        gateway: addresses.gateway(),
+        internal: network.internal,
+        mtu: network.mtu,
+        group: link_group(&network.name),
+    };
+    vec![
+        Resource::Netns(Netns { name: name.clone(), path: netns }),
+        Resource::PortRules(PortRules {
+            bridge: veth.bridge.clone(),
+            veth: veth.name.clone(),
+            mac: veth.peer_mac,
+            ip,
+        }),
+        Resource::Veth(veth),
+    ]
+}
+
+/// All resources of a bundle, the container last.
+pub fn bundle(network: &NetworkSpec, container: Container, netns_dir: &Path) -> Vec<Resource> {
+    let mut resources = port(network, &container.name, container.ip, netns_dir);
+    resources.push(Resource::Container(Box::new(container)));
+    resources
+}
+
+/// Where a bundle's network namespace is mounted.
+pub fn netns_path(netns_dir: &Path, name: &ContainerName) -> PathBuf {
+    netns_dir.join(name.as_str())
+}
+
+/// A bottle's plan as callers see it: known before anything starts.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct BottleView {
+    /// The bottle.
+    pub slug: Slug,
+    /// The network's name.
+    pub network: NetworkName,
+    /// The container's name.
+    pub container: ContainerName,
+    /// The bridge's interface name.
+    pub bridge: String,
+    /// The network's range.
+    pub subnet: Ipv4Net,
+    /// The bridge's address.
+    pub gateway: Ipv4Addr,
+    /// The pinned address.
+    pub bundle_ip: Ipv4Addr,
+    /// `eth0`'s address on the wire.
+    pub mac: MacAddr,
+    /// What a VM's allowlist needs: the pinned address alone.
+    pub allow_cidrs: Vec<Ipv4Net>,
+    /// The network namespace's path.
+    pub netns: PathBuf,
+}
+
+impl BottleView {
+    /// The view of a bundle at `ip` on `network`.
+    pub fn new(
+        slug: &Slug,
+        network: &NetworkSpec,
+        container: &ContainerName,
+        ip: Ipv4Addr,
+        netns_dir: &Path,
+    ) -> Self {
+        Self {
+            slug: slug.clone(),
+            network: network.name.clone(),
+            container: container.clone(),
+            bridge: network.name.bridge().to_string(),
+            subnet: network.addresses.subnet(),
+            gateway: network.addresses.gateway(),
+            bundle_ip: ip,
+            mac: MacAddr::of_bundle(ip),
+            allow_cidrs: vec![Ipv4Net::new_assert(ip, 32)],
+            netns: netns_path(netns_dir, container),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::HashSet;
+
+    use super::*;
+    use crate::names::Prefix;
+    use crate::spec::NetworkAddresses;
+
+    fn spec(internal: bool) -> NetworkSpec {
+        let slug = Slug::new("demo").unwrap();
+        NetworkSpec {
+            name: Prefix::default().network(&slug),
+            addresses: NetworkAddresses::new("192.168.7.0/24".parse().unwrap(), None).unwrap(),
+            internal,
+            mtu: 1400,
+            uplink: Some(crate::names::IfName::new("eth0").unwrap()),
+        }
+    }
+
+    #[test]
+    fn pool_gives_every_subnet_once_and_the_same_first() {
+        let slug = Slug::new("demo").unwrap();
+        let all: Vec<_> = Pool::default().candidates(&slug).collect();
+        assert_eq!(all.len(), 256);
+        assert_eq!(all.iter().collect::<HashSet<_>>().len(), 256);
+        assert!(all.iter().all(|n| Pool::default().range.contains(n)));
+        assert_eq!(Pool::default().candidates(&slug).next(), all.first().copied());
+        let small = Pool { range: "198.18.0.0/15".parse().unwrap(), prefix: 29 };
+        assert_eq!(small.candidates(&slug).count(), 1 << 14);
+        let one = Pool { range: "10.9.8.0/24".parse().unwrap(), prefix: 24 };
+        assert_eq!(one.candidates(&slug).collect::<Vec<_>>(), vec![one.range]);
+    }
+
+    #[test]
+    fn rules_come_before_links_and_shared_things_first() {
+        let plan = network(&spec(false));
+        assert_eq!(shared_count(&plan), 3);
+        assert!(matches!(plan.last(), Some(Resource::Bridge(_))));
+        let port =
+            port(&spec(false), &spec_container(), Ipv4Addr::new(192, 168, 7, 2), Path::new("/n"));
+        let kinds: Vec<String> = port.iter().map(ToString::to_string).collect();
+        assert!(kinds[0].starts_with("network namespace"), "{kinds:?}");
+        assert!(kinds[1].starts_with("firewall entries"), "{kinds:?}");
+        assert!(kinds[2].starts_with("veth pair"), "{kinds:?}");
+    }
+
+    #[test]
+    fn internal_network_leaves_the_uplink_alone() {
+        assert!(!network(&spec(true)).iter().any(|r| matches!(r, Resource::Uplink(_))));
+    }
+
+    #[test]
+    fn view_holds_what_an_allowlist_needs() {
+        let slug = Slug::new("demo").unwrap();
+        let ip = Ipv4Addr::new(192, 168, 7, 2);
+        let view =
+            BottleView::new(&slug, &spec(false), &spec_container(), ip, Path::new("/run/netns"));
+        let json = serde_json::to_value(&view).unwrap();
+        assert_eq!(json["allow_cidrs"][0], "192.168.7.2/32");
+        assert_eq!(json["netns"], "/run/netns/claude-bottle-sidecars-demo");
+        assert_eq!(json["mac"], "02:b2:c0:a8:07:02");
+    }
+
+    fn spec_container() -> ContainerName {
+        Prefix::default().container(&Slug::new("demo").unwrap())
+    }
+}
