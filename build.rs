@@ -135,11 +135,8 @@ fn image(layer: &[u8]) -> Result<Vec<u8>> {
         manifest.len()
     );
 
-    let mut blobs = [
-        (config_hex, config.as_bytes()),
-        (manifest_hex, manifest.as_bytes()),
-        (layer_hex, layer),
-    ];
+    let mut blobs =
+        [(config_hex, config.as_bytes()), (manifest_hex, manifest.as_bytes()), (layer_hex, layer)];
     blobs.sort();
     let mut tar = Tar::default();
     tar.directory("blobs", 0o755)?;

@@ -53,11 +53,11 @@ impl Child {
     /// # Errors
     /// No process or no pipe can be made, or `/proc` is not mounted.
     pub(crate) fn start(daemon: &'static Daemon) -> io::Result<Self> {
-        let stdin = if daemon.reads_states { Stdio::piped() } else { Stdio::null() };
         let mut child = Command::new(SELF)
             .arg0("sidecars")
             .args(["daemon", daemon.name])
-            .stdin(stdin)
+            // Never /dev/null: the bundle shall start whatever its /dev holds.
+            .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())
             .spawn()?;
@@ -73,7 +73,7 @@ impl Child {
                 stream(child.stdout.take().map(OwnedFd::from)),
                 stream(child.stderr.take().map(OwnedFd::from)),
             ],
-            states: child.stdin.take(),
+            states: child.stdin.take().filter(|_| daemon.reads_states),
         })
     }
 

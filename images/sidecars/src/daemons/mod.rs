@@ -11,7 +11,7 @@ pub(crate) struct Daemon {
     /// Its name in the list of daemons and before its lines; lower case, no `,`, `;` or blank.
     pub(crate) name: &'static str,
     /// Its stdin is a pipe that brings the states of all daemons, a [`crate::state`] table a line.
-    /// Otherwise it is /dev/null.
+    /// Otherwise it is empty.
     pub(crate) reads_states: bool,
     /// Runs in a process of its own until SIGTERM. All signals are blocked when it starts: it has
     /// to take them with [`crate::signals::Signals`], as [`crate::serve::run`] does.
