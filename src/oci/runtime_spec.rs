@@ -1,0 +1,308 @@
+//! From a container as a value to the OCI runtime specification (`config.md`, `config-linux.md`).
+//! Pure.
+//!
+//! Two things are not in it: the environment, which may be secret or no UTF-8 and is set by the
+//! program that execs the container's, and the system-call filter ([`super::seccomp`]), which that
+//! program installs as well. Every field is set here, to nothing where nothing is wanted: the
+//! defaults of the `oci-spec` crate are those of an example container.
+
+mod defaults;
+
+use std::collections::HashMap;
+use std::path::{Component, Path};
+
+use oci_spec::runtime as oci;
+
+use self::defaults::{DEVICES, MASKED_PATHS, MOUNTS, NAMESPACES, READONLY_PATHS, SYSCTLS};
+use super::capabilities;
+use super::spec::{Container, Limits, Volume};
+use super::user::ResolvedUser;
+use crate::error::{Classify, ErrorKind};
+
+/// Processes and threads of a container for which no limit was asked: enough for any sidecar, and
+/// too few to use up the host's.
+pub const DEFAULT_PIDS: u32 = 256;
+
+/// The period in which the processor quota counts, in microseconds; the kernel's own default.
+const CPU_PERIOD: u64 = 100_000;
+
+/// Why there is no specification.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum RuntimeSpecError {
+    /// A cgroup path that could be somebody else's. An empty or relative one means the caller's own
+    /// cgroup to the runtime, whose every process is killed with the container.
+    #[error("{path:?} is no absolute cgroup path of a container's own")]
+    CgroupsPath {
+        /// The path.
+        path: String,
+    },
+    /// A relative path where an absolute one is needed.
+    #[error("the {what} {} is no absolute path", .path.display())]
+    Relative {
+        /// `root file system`, `network namespace`.
+        what: &'static str,
+        /// The path.
+        path: std::path::PathBuf,
+    },
+    /// No program.
+    #[error("there is nothing to run")]
+    NothingToRun,
+}
+
+impl Classify for RuntimeSpecError {
+    fn kind(&self) -> ErrorKind {
+        ErrorKind::Invalid
+    }
+}
+
+/// The specification of `container`, run as `user` on the mounted `rootfs`, in the cgroup
+/// `cgroups_path`, such as `/carboy/<container>`.
+///
+/// # Errors
+/// [`RuntimeSpecError`] if a path is not absolute or there is no program: the runtime would take
+/// such a specification and do something else than was meant.
+pub fn build(
+    container: &Container,
+    user: &ResolvedUser,
+    cgroups_path: &str,
+    rootfs: &Path,
+) -> Result<oci::Spec, RuntimeSpecError> {
+    check_cgroups_path(cgroups_path)?;
+    for (what, path) in [("root file system", rootfs), ("network namespace", &container.netns)] {
+        if !path.is_absolute() {
+            return Err(RuntimeSpecError::Relative { what, path: path.to_owned() });
+        }
+    }
+    let mut root = oci::Root::default();
+    root.set_path(rootfs.to_owned()).set_readonly(Some(container.read_only));
+    let process = process(user, &container.process.args, &container.process.cwd)?;
+    let mut spec = oci::Spec::default();
+    spec.set_version("1.0.2".to_owned())
+        .set_root(Some(root))
+        .set_mounts(Some(mounts(&container.volumes)))
+        .set_process(Some(process))
+        .set_hostname(Some(container.slug.to_string()))
+        .set_domainname(None)
+        .set_hooks(None)
+        .set_annotations(None)
+        .set_linux(Some(linux(container, cgroups_path)));
+    Ok(spec)
+}
+
+/// The process that `exec` runs beside a container's own: the same capabilities, limits and
+/// no_new_privs.
+///
+/// # Errors
+/// [`RuntimeSpecError`] if there is no program or `cwd` is not absolute.
+pub fn exec_process(
+    container: &Container,
+    user: &ResolvedUser,
+    args: &[String],
+    cwd: Option<&str>,
+) -> Result<oci::Process, RuntimeSpecError> {
+    process(user, args, cwd.unwrap_or(&container.process.cwd))
+}
+
+/// Hides the processors' thermal throttling counters, which tell of what other machines' users do
+/// (GHSA-6fw5-f8r9-fgfm). `possible` is the text of `/sys/devices/system/cpu/possible`; the paths
+/// depend on it, and a mask knows no patterns.
+pub fn mask_thermal_throttle(spec: &mut oci::Spec, possible: &str) {
+    let masked = spec.linux_mut().as_mut().and_then(|linux| linux.masked_paths_mut().as_mut());
+    if let Some(masked) = masked {
+        masked.extend(
+            cpus(possible).map(|n| format!("/sys/devices/system/cpu/cpu{n}/thermal_throttle")),
+        );
+    }
+}
+
+/// A list of processors, `0-3,8` (cpuset(7), "List format"); the kernel has at most 8192.
+fn cpus(list: &str) -> impl Iterator<Item = u32> {
+    list.trim().split(',').flat_map(|part| {
+        let (first, last) = part.split_once('-').unwrap_or((part, part));
+        match (first.parse::<u32>(), last.parse::<u32>()) {
+            (Ok(first), Ok(last)) => first..last.saturating_add(1).min(8192),
+            _ => 0..0,
+        }
+    })
+}
+
+fn check_cgroups_path(path: &str) -> Result<(), RuntimeSpecError> {
+    let mut components = Path::new(path).components();
+    let absolute = components.next() == Some(Component::RootDir);
+    let named = components.clone().count() > 0;
+    if absolute && named && components.all(|c| matches!(c, Component::Normal(_))) {
+        Ok(())
+    } else {
+        Err(RuntimeSpecError::CgroupsPath { path: path.to_owned() })
+    }
+}
+
+fn process(
+    user: &ResolvedUser,
+    args: &[String],
+    cwd: &str,
+) -> Result<oci::Process, RuntimeSpecError> {
+    if args.is_empty() {
+        return Err(RuntimeSpecError::NothingToRun);
+    }
+    if !cwd.starts_with('/') {
+        return Err(RuntimeSpecError::Relative { what: "working directory", path: cwd.into() });
+    }
+    let mut process = oci::Process::default();
+    process
+        .set_terminal(Some(false))
+        .set_user(spec_user(user))
+        .set_args(Some(args.to_vec()))
+        .set_env(Some(Vec::new()))
+        .set_cwd(cwd.into())
+        .set_capabilities(Some(capabilities::of(user.uid)))
+        .set_rlimits(Some(vec![
+            rlimit(oci::PosixRlimitType::RlimitNofile, 1024, 4096),
+            rlimit(oci::PosixRlimitType::RlimitCore, 0, 0),
+        ]))
+        .set_no_new_privileges(Some(true))
+        .set_oom_score_adj(None);
+    Ok(process)
+}
+
+fn spec_user(user: &ResolvedUser) -> oci::User {
+    // The primary group stands first among the supplementary ones, as Docker does: a process that
+    // changes its primary group must not escape a file's "not for this group" (CVE-2022-36109).
+    // It also keeps the list from being empty: libcontainer then leaves the caller's groups as
+    // they are.
+    let mut groups = vec![user.gid];
+    groups.extend(user.groups.iter().filter(|&&gid| gid != user.gid));
+    let mut spec = oci::User::default();
+    spec.set_uid(user.uid)
+        .set_gid(user.gid)
+        .set_umask(Some(0o022))
+        .set_additional_gids(Some(groups))
+        .set_username(None);
+    spec
+}
+
+fn rlimit(typ: oci::PosixRlimitType, soft: u64, hard: u64) -> oci::PosixRlimit {
+    oci::PosixRlimitBuilder::default()
+        .typ(typ)
+        .soft(soft)
+        .hard(hard)
+        .build()
+        .expect("every field of the builder has a default")
+}
+
+/// The parents first, so that no volume hides another one.
+fn mounts(volumes: &[Volume]) -> Vec<oci::Mount> {
+    let mut mounts: Vec<_> = MOUNTS
+        .iter()
+        .map(|(destination, typ, options)| {
+            // The source of a file system without one is its name in /proc/mounts.
+            let source = if *destination == "/dev/shm" { "shm" } else { typ };
+            mount(Path::new(destination), typ, Path::new(source), options)
+        })
+        .collect();
+    let mut volumes: Vec<_> = volumes.iter().collect();
+    volumes.sort_by_key(|volume| volume.destination.components().count());
+    mounts.extend(volumes.into_iter().map(|volume| {
+        // `ro` is for the topmost mount alone, `rro` for those below it as well.
+        let options: &[&str] = if volume.read_only {
+            &["rbind", "rprivate", "ro", "rro"]
+        } else {
+            &["rbind", "rprivate"]
+        };
+        mount(&volume.destination, "bind", &volume.source, options)
+    }));
+    mounts
+}
+
+fn mount(destination: &Path, typ: &str, source: &Path, options: &[&str]) -> oci::Mount {
+    let mut mount = oci::Mount::default();
+    mount
+        .set_destination(destination.to_owned())
+        .set_typ(Some(typ.to_owned()))
+        .set_source(Some(source.to_owned()))
+        .set_options(Some(strings(options)));
+    mount
+}
+
+fn linux(container: &Container, cgroups_path: &str) -> oci::Linux {
+    let mut namespaces: Vec<_> = NAMESPACES
+        .iter()
+        .map(|typ| {
+            let mut namespace = oci::LinuxNamespace::default();
+            namespace.set_typ(*typ);
+            namespace
+        })
+        .collect();
+    let mut network = oci::LinuxNamespace::default();
+    network.set_typ(oci::LinuxNamespaceType::Network).set_path(Some(container.netns.clone()));
+    namespaces.push(network);
+
+    let sysctls: HashMap<_, _> =
+        SYSCTLS.iter().map(|&(name, value)| (name.to_owned(), value.to_owned())).collect();
+    let mut linux = oci::Linux::default();
+    linux
+        .set_namespaces(Some(namespaces))
+        .set_cgroups_path(Some(cgroups_path.into()))
+        .set_resources(Some(resources(&container.limits)))
+        .set_sysctl(Some(sysctls))
+        .set_masked_paths(Some(strings(MASKED_PATHS)))
+        .set_readonly_paths(Some(strings(READONLY_PATHS)))
+        // libcontainer does not honour the propagation of a single mount: volumes would stay slaves
+        // of the host's mounts, and what is mounted there later would show up inside.
+        .set_rootfs_propagation(Some("private".to_owned()))
+        // The runtime makes the default devices itself.
+        .set_devices(None)
+        .set_seccomp(None)
+        .set_uid_mappings(None)
+        .set_gid_mappings(None);
+    linux
+}
+
+fn resources(limits: &Limits) -> oci::LinuxResources {
+    let mut pids = oci::LinuxPids::default();
+    pids.set_limit(i64::from(limits.pids.unwrap_or(DEFAULT_PIDS)));
+    let mut resources = oci::LinuxResources::default();
+    resources
+        .set_devices(Some(devices()))
+        .set_pids(Some(pids))
+        .set_memory(limits.memory.map(memory))
+        .set_cpu(limits.cpu_milli.map(cpu));
+    resources
+}
+
+/// Memory and swap together are as much as memory alone: no swap.
+fn memory(bytes: u64) -> oci::LinuxMemory {
+    let bytes = i64::try_from(bytes).unwrap_or(i64::MAX);
+    let mut memory = oci::LinuxMemory::default();
+    memory.set_limit(Some(bytes)).set_swap(Some(bytes));
+    memory
+}
+
+fn cpu(milli: u32) -> oci::LinuxCpu {
+    let mut cpu = oci::LinuxCpu::default();
+    cpu.set_period(Some(CPU_PERIOD)).set_quota(Some(i64::from(milli) * 100));
+    cpu
+}
+
+fn devices() -> Vec<oci::LinuxDeviceCgroup> {
+    let mut deny = oci::LinuxDeviceCgroup::default();
+    deny.set_allow(false).set_access(Some("rwm".to_owned()));
+    let allowed = DEVICES.iter().map(|(_, major, minor)| {
+        let mut device = oci::LinuxDeviceCgroup::default();
+        device
+            .set_allow(true)
+            .set_typ(Some(oci::LinuxDeviceType::C))
+            .set_major(Some(*major))
+            .set_minor(*minor)
+            .set_access(Some("rwm".to_owned()));
+        device
+    });
+    std::iter::once(deny).chain(allowed).collect()
+}
+
+fn strings(words: &[&str]) -> Vec<String> {
+    words.iter().map(|&word| word.to_owned()).collect()
+}
+
+#[cfg(test)]
+mod tests;
