@@ -72,7 +72,9 @@ pub fn create_private_dir(path: &Path) -> Result<(), PathError> {
         match fs::DirBuilder::new().recursive(true).mode(0o700).create(path) {
             // It was there and went, between the standard library's two looks: its last user
             // removed it.
-            Err(e) if e.kind() == io::ErrorKind::AlreadyExists && !path.exists() => {}
+            Err(e)
+                if e.kind() == io::ErrorKind::AlreadyExists
+                    && (path.is_dir() || !path.exists()) => {}
             other => return other.at("create directory", path),
         }
     }
@@ -155,34 +157,42 @@ pub struct LockFile {
 }
 
 impl LockFile {
-    /// Takes the exclusive lock, waiting for whoever has it.
+    /// Takes the exclusive lock, waiting for whoever has it; makes the directory if need be.
     ///
     /// # Errors
     /// What the kernel said.
     pub fn acquire(path: &Path) -> Result<Self, PathError> {
-        use rustix::fs::{FlockOperation, flock};
         loop {
             if let Some(parent) = path.parent() {
                 create_private_dir(parent)?;
             }
-            let opened =
-                OpenOptions::new().write(true).create(true).truncate(false).mode(0o600).open(path);
-            let file = match opened {
-                // The directory went between the two calls: its last user removed it.
-                Err(e) if e.kind() == io::ErrorKind::NotFound => continue,
-                other => other.at("open", path)?,
-            };
-            loop {
-                match flock(&file, FlockOperation::LockExclusive) {
-                    Err(rustix::io::Errno::INTR) => continue,
-                    other => break other.at("lock", path)?,
-                }
-            }
-            // Whoever had it may have removed the file: then this lock guards nothing.
-            if same_file(&file, path)? {
-                return Ok(Self { path: path.to_owned(), file });
+            if let Some(lock) = Self::attempt(path)? {
+                return Ok(lock);
             }
         }
+    }
+
+    /// Takes the exclusive lock, waiting for whoever has it. `None` if the directory is not there,
+    /// or went while this waited: then there is nothing left to guard.
+    ///
+    /// # Errors
+    /// What the kernel said.
+    pub fn attempt(path: &Path) -> Result<Option<Self>, PathError> {
+        use rustix::fs::{FlockOperation, flock};
+        let opened =
+            OpenOptions::new().write(true).create(true).truncate(false).mode(0o600).open(path);
+        let file = match opened {
+            Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(None),
+            other => other.at("open", path)?,
+        };
+        loop {
+            match flock(&file, FlockOperation::LockExclusive) {
+                Err(rustix::io::Errno::INTR) => {}
+                other => break other.at("lock", path)?,
+            }
+        }
+        // Whoever had it may have removed the file: then this lock guards nothing.
+        Ok(same_file(&file, path)?.then(|| Self { path: path.to_owned(), file }))
     }
 
     /// Removes the file while the lock is held, so that nothing is left behind.

@@ -1,6 +1,7 @@
 //! carboy makes sidecar bundles: for each micro-VM ("bottle") one container at a pinned address
 //! that is known before anything starts, without a daemon.
 
+pub mod config;
 pub mod error;
 pub mod fsutil;
 pub mod names;

@@ -202,8 +202,8 @@ pub fn complete(env: &mut Vec<String>, defaults: &[(&str, &str)]) {
     }
 }
 
-/// Replaces in place, so that the order stays the image's.
-fn set(env: &mut Vec<String>, entry: &str) {
+/// Sets one variable in place, so that the order stays that of first mention.
+pub fn set(env: &mut Vec<String>, entry: &str) {
     match env.iter_mut().find(|known| name(known) == name(entry)) {
         Some(known) => entry.clone_into(known),
         None => env.push(entry.to_owned()),

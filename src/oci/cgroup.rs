@@ -1,0 +1,218 @@
+//! The bundle's control group in every hierarchy the host has: version 1, version 2, or both.
+//!
+//! The runtime makes it and sets its limits; this module ends what is in it and removes it, which
+//! has to work after a crash at any point, when nothing but the group's name is known.
+
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use super::identity::ProcessIdentity;
+use crate::fsutil::{PathContext, PathError};
+use crate::names::ContainerName;
+
+/// How long dying processes may keep a group busy before its removal is given up.
+const REMOVE_PATIENCE: Duration = Duration::from_secs(5);
+
+/// The group's path below the root of each hierarchy: absolute and never shared.
+///
+/// A group of its own at the top, not one below a common `/carboy`: the last bottle's removal of a
+/// common parent would race with the next one's creation.
+pub fn path(name: &ContainerName) -> PathBuf {
+    PathBuf::from(format!("/carboy.{name}"))
+}
+
+/// Makes the kernel wait for its grace period now, in this process and beside everything else
+/// that happens, instead of later when the container joins its group.
+///
+/// The first write to any `cgroup.procs` after a while takes 13 ms; those soon after take
+/// microseconds. Writing the own pid into the own group changes nothing else. Best effort.
+pub fn warm_up() {
+    let Ok(own) = fs::read_to_string("/proc/self/cgroup") else { return };
+    let Ok(hierarchies) = hierarchies() else { return };
+    for line in own.lines() {
+        let mut fields = line.splitn(3, ':').skip(1);
+        let (Some(controllers), Some(path)) = (fields.next(), fields.next()) else { continue };
+        let Some(h) = hierarchies.iter().find(|h| h.matches(controllers)) else { continue };
+        let procs = h.mount.join(path.trim_start_matches('/')).join("cgroup.procs");
+        if fs::write(procs, std::process::id().to_string()).is_ok() {
+            return;
+        }
+    }
+}
+
+/// One mounted hierarchy.
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Hierarchy {
+    mount: PathBuf,
+    /// The mount's super options: they hold the names of version 1's controllers.
+    options: Vec<String>,
+    unified: bool,
+}
+
+impl Hierarchy {
+    /// Whether a line of `/proc/self/cgroup` with these controllers speaks of this hierarchy.
+    fn matches(&self, controllers: &str) -> bool {
+        if controllers.is_empty() {
+            return self.unified;
+        }
+        !self.unified && controllers.split(',').all(|c| self.options.iter().any(|o| o == c))
+    }
+}
+
+fn hierarchies() -> Result<Vec<Hierarchy>, PathError> {
+    let path = Path::new("/proc/self/mountinfo");
+    let text = fs::read_to_string(path).at("read", path)?;
+    Ok(parse_mountinfo(&text))
+}
+
+/// `proc_pid_mountinfo(5)`: `… mount-point options - type source super-options`.
+fn parse_mountinfo(text: &str) -> Vec<Hierarchy> {
+    let mut found = Vec::new();
+    for line in text.lines() {
+        let Some((left, right)) = line.split_once(" - ") else { continue };
+        let mut right = right.split(' ');
+        let unified = match right.next() {
+            Some("cgroup2") => true,
+            Some("cgroup") => false,
+            _ => continue,
+        };
+        let Some(mount) = left.split(' ').nth(4) else { continue };
+        let options = right.nth(1).unwrap_or_default().split(',').map(str::to_owned).collect();
+        found.push(Hierarchy { mount: PathBuf::from(mount), options, unified });
+    }
+    found
+}
+
+/// The group's directories that exist now.
+fn directories(name: &ContainerName) -> Result<Vec<PathBuf>, PathError> {
+    let relative = path(name);
+    let relative = relative.strip_prefix("/").unwrap_or(&relative);
+    let mut all: Vec<PathBuf> =
+        hierarchies()?.into_iter().map(|h| h.mount.join(relative)).filter(|d| d.is_dir()).collect();
+    all.sort();
+    all.dedup();
+    Ok(all)
+}
+
+/// Whether anything of the group exists.
+///
+/// # Errors
+/// If the mount table cannot be read.
+pub fn exists(name: &ContainerName) -> Result<bool, PathError> {
+    Ok(!directories(name)?.is_empty())
+}
+
+/// Kills every process in the group, then removes the group and those below it; true if there was
+/// one.
+///
+/// # Errors
+/// What the kernel said if processes or groups are still there after five seconds.
+pub fn remove(name: &ContainerName) -> Result<bool, PathError> {
+    let directories = directories(name)?;
+    let deadline = Instant::now() + REMOVE_PATIENCE;
+    for directory in &directories {
+        let mut pause = Duration::from_micros(200);
+        loop {
+            kill_all(directory)?;
+            match remove_tree(directory) {
+                Ok(()) => break,
+                // Killed processes leave the group a moment after they are dead.
+                Err(e) if Instant::now() >= deadline => return Err(e),
+                Err(_) => std::thread::sleep(pause),
+            }
+            pause = (pause * 2).min(Duration::from_millis(20));
+        }
+    }
+    Ok(!directories.is_empty())
+}
+
+/// Kills every process of a directory and of those below it.
+fn kill_all(directory: &Path) -> Result<(), PathError> {
+    // Version 2 since Linux 5.14: atomic and recursive.
+    if fs::write(directory.join("cgroup.kill"), "1").is_ok() {
+        return Ok(());
+    }
+    for below in children(directory)? {
+        kill_all(&below)?;
+    }
+    let procs = directory.join("cgroup.procs");
+    let pids = match fs::read_to_string(&procs) {
+        Err(e) if gone(&e) => return Ok(()),
+        other => other.at("read", &procs)?,
+    };
+    for pid in pids.lines().filter_map(|l| l.parse().ok()) {
+        // By handle: between the reading and the signal the pid may become somebody else's.
+        let Some(identity) = ProcessIdentity::of(pid) else { continue };
+        if let Some(handle) = identity.open().at("open process of", &procs)?
+            && still_member(&procs, pid)
+        {
+            handle.signal(libc::SIGKILL).at("kill process of", &procs)?;
+        }
+    }
+    Ok(())
+}
+
+fn still_member(procs: &Path, pid: i32) -> bool {
+    fs::read_to_string(procs).is_ok_and(|all| all.lines().any(|l| l.parse() == Ok(pid)))
+}
+
+fn remove_tree(directory: &Path) -> Result<(), PathError> {
+    for below in children(directory)? {
+        remove_tree(&below)?;
+    }
+    match fs::remove_dir(directory) {
+        Err(e) if gone(&e) => Ok(()),
+        other => other.at("remove control group", directory),
+    }
+}
+
+fn children(directory: &Path) -> Result<Vec<PathBuf>, PathError> {
+    let listing = match fs::read_dir(directory) {
+        Err(e) if gone(&e) => return Ok(Vec::new()),
+        other => other.at("list", directory)?,
+    };
+    Ok(listing
+        .flatten()
+        .filter(|e| e.file_type().is_ok_and(|t| t.is_dir()))
+        .map(|e| e.path())
+        .collect())
+}
+
+/// A group that vanishes while it is read says ENOENT or ENODEV.
+fn gone(e: &io::Error) -> bool {
+    e.kind() == io::ErrorKind::NotFound || e.raw_os_error() == Some(libc::ENODEV)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn hierarchies_are_found_in_hybrid_mode() {
+        let text = "\
+33 32 0:29 / /sys/fs/cgroup rw,relatime - tmpfs tmpfs rw,mode=755
+34 33 0:30 / /sys/fs/cgroup/cpu,cpuacct rw - cgroup cgroup rw,cpu,cpuacct
+35 33 0:31 / /sys/fs/cgroup/systemd rw - cgroup cgroup rw,name=systemd
+36 33 0:32 / /sys/fs/cgroup/unified rw shared:7 - cgroup2 cgroup2 rw
+";
+        let all = parse_mountinfo(text);
+        let mounts: Vec<_> = all.iter().map(|h| h.mount.to_str().unwrap()).collect();
+        assert_eq!(
+            mounts,
+            ["/sys/fs/cgroup/cpu,cpuacct", "/sys/fs/cgroup/systemd", "/sys/fs/cgroup/unified"]
+        );
+        assert!(all[0].matches("cpu,cpuacct") && !all[0].matches("") && !all[0].matches("memory"));
+        assert!(all[1].matches("name=systemd"));
+        assert!(all[2].matches("") && !all[2].matches("cpu"));
+    }
+
+    #[test]
+    fn the_group_is_absolute_and_unique() {
+        let a = path(&ContainerName::new("a").unwrap());
+        assert!(a.is_absolute());
+        assert_eq!(a.components().count(), 2);
+        assert_ne!(a, path(&ContainerName::new("b").unwrap()));
+    }
+}

@@ -1,0 +1,237 @@
+//! A bundle's container as a resource: created through a monitor, observed by its status files and
+//! its process, removed with everything it has. Runs in the caller; libcontainer does not.
+
+use std::fs::{self, DirBuilder};
+use std::os::unix::fs::DirBuilderExt;
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use rustix::fs::{FlockOperation, flock};
+
+use super::cgroup;
+use super::helper::monitor::{LOCK_FILE, log_dir};
+use super::helper::{HelperBinary, PreparedMonitor, StartRequest};
+use super::identity::ProcessHandle;
+use super::runtime_error::RuntimeError;
+use super::spec::Container;
+use super::status::{self, ContainerState, Started};
+use crate::fsutil::{self, PathContext};
+use crate::presence::{Creation, Drift, Presence, Removal};
+
+/// How long a killed process may take to end.
+const KILL_PATIENCE: Duration = Duration::from_secs(10);
+/// How long a monitor may take to write its last lines.
+const MONITOR_PATIENCE: Duration = Duration::from_secs(3);
+
+/// Creates and starts the container if its place is free. `prepared` is a monitor that waits
+/// already; one is started if there is none.
+///
+/// # Errors
+/// What the monitor reported. Nothing of the container remains then.
+pub(crate) fn create(
+    container: &Container,
+    binary: &HelperBinary,
+    prepared: Option<PreparedMonitor>,
+    resolv_conf: &str,
+) -> Result<Creation, RuntimeError> {
+    if let Some(parent) = container.state.parent() {
+        fsutil::create_private_dir(parent)?;
+    }
+    match DirBuilder::new().mode(0o700).create(&container.state) {
+        Err(e) if e.kind() == std::io::ErrorKind::AlreadyExists => return Ok(Creation::Exists),
+        other => other.at("create directory", &container.state)?,
+    }
+    let started = launch(container, binary, prepared, resolv_conf);
+    if started.is_err() {
+        // The first error is the one to tell; what is left here is found again by `remove`.
+        let _ = remove(container, Duration::ZERO);
+    }
+    started.map(|_| Creation::Created)
+}
+
+fn launch(
+    container: &Container,
+    binary: &HelperBinary,
+    prepared: Option<PreparedMonitor>,
+    resolv_conf: &str,
+) -> Result<Started, RuntimeError> {
+    make_storage(container)?;
+    let monitor = match prepared {
+        Some(monitor) => monitor,
+        None => PreparedMonitor::spawn(binary, &container.name)?,
+    };
+    let request =
+        StartRequest { container: container.clone(), resolv_conf: resolv_conf.to_owned() };
+    monitor.start(&request)
+}
+
+/// A new writable layer; the log goes on.
+fn make_storage(container: &Container) -> Result<(), RuntimeError> {
+    remove_writable_layer(container)?;
+    fsutil::create_private_dir(&log_dir(container))?;
+    Ok(())
+}
+
+/// What a start before left there, perhaps before a reboot.
+fn remove_writable_layer(container: &Container) -> Result<bool, RuntimeError> {
+    let upper = fsutil::remove_tree(&container.storage.join("upper"))?;
+    let work = fsutil::remove_tree(&container.storage.join("work"))?;
+    Ok(upper || work)
+}
+
+/// Compares the container with the host.
+///
+/// # Errors
+/// What the file system said.
+pub(crate) fn observe(container: &Container) -> Result<Presence, RuntimeError> {
+    let drift = |found: String| {
+        Presence::Drifted(vec![Drift::new(
+            format!("container {}", container.name),
+            "running",
+            found,
+        )])
+    };
+    Ok(match ContainerState::read(&container.state)? {
+        ContainerState::Running(_) => Presence::Present,
+        ContainerState::Exited(_, Some(ended)) => drift(format!("exited ({})", ended.exit_code)),
+        ContainerState::Exited(_, None) => drift("exited (its exit code is lost)".to_owned()),
+        ContainerState::NotStarted if exists(container)? => drift("half made".to_owned()),
+        ContainerState::NotStarted => Presence::Absent,
+    })
+}
+
+/// Whether anything of the container is there.
+fn exists(container: &Container) -> Result<bool, RuntimeError> {
+    Ok(container.state.exists() || cgroup::exists(&container.name)?)
+}
+
+/// Starts the container anew where it has ended or is half made; its log goes on.
+///
+/// # Errors
+/// As [`create`]. The log is kept then, everything else is gone.
+pub(crate) fn repair(
+    container: &Container,
+    binary: &HelperBinary,
+    prepared: Option<PreparedMonitor>,
+    resolv_conf: &str,
+) -> Result<(), RuntimeError> {
+    end(container, Duration::ZERO)?;
+    match create(container, binary, prepared, resolv_conf)? {
+        Creation::Created => Ok(()),
+        Creation::Exists => Err(RuntimeError::Libcontainer {
+            step: "replace",
+            container: container.name.to_string(),
+            message: "somebody else starts it at the same time".to_owned(),
+        }),
+    }
+}
+
+/// Stops the container, its stop signal first and SIGKILL after `grace`, and removes all it has:
+/// processes, control groups, run-time state, writable layer and log.
+///
+/// # Errors
+/// What remains, and why. A second attempt may follow.
+pub(crate) fn remove(container: &Container, grace: Duration) -> Result<Removal, RuntimeError> {
+    let had_state = end(container, grace)?;
+    let had_storage = fsutil::remove_tree(&container.storage)?;
+    if let Some(parent) = container.storage.parent() {
+        fsutil::remove_dir_if_empty(parent);
+    }
+    Ok(if had_state || had_storage { Removal::Removed } else { Removal::Absent })
+}
+
+/// Ends all processes of the container and removes everything but its log; true if there was
+/// anything.
+fn end(container: &Container, grace: Duration) -> Result<bool, RuntimeError> {
+    let mut had_group = false;
+    let lock = container.state.join(LOCK_FILE);
+    let deadline = Instant::now() + MONITOR_PATIENCE;
+    let mut pause = Duration::from_micros(100);
+    // In rounds: a monitor whose caller died may be in the middle of the start, and what it starts
+    // meanwhile has to be ended too.
+    loop {
+        if let ContainerState::Running(started) = ContainerState::read(&container.state)? {
+            stop(container, &started, grace)?;
+        }
+        had_group |= cgroup::remove(&container.name)?;
+        // A monitor writes its container's exit code, then ends and leaves its lock.
+        if !is_locked(&lock)? {
+            break;
+        }
+        if Instant::now() >= deadline {
+            end_monitor(container)?;
+            break;
+        }
+        std::thread::sleep(pause);
+        pause = (pause * 2).min(Duration::from_millis(5));
+    }
+    let had_state = fsutil::remove_tree(&container.state)?;
+    let had_layer = remove_writable_layer(container)?;
+    Ok(had_group || had_state || had_layer)
+}
+
+fn process_error(
+    action: &'static str,
+    container: &Container,
+    pid: i32,
+) -> impl FnOnce(std::io::Error) -> RuntimeError {
+    let container = container.name.to_string();
+    move |source| RuntimeError::Process { action, container, pid, source }
+}
+
+fn stop(container: &Container, started: &Started, grace: Duration) -> Result<(), RuntimeError> {
+    let pid = started.init.pid;
+    let opened = started.init.open().map_err(process_error("open", container, pid))?;
+    let Some(process) = opened else { return Ok(()) };
+    let wait = |process: &ProcessHandle, patience| {
+        process.wait(Some(patience)).map_err(process_error("wait for", container, pid))
+    };
+    if !grace.is_zero() && catches(pid, container.stop_signal) {
+        process.signal(container.stop_signal).map_err(process_error("signal", container, pid))?;
+        if wait(&process, grace)? {
+            return Ok(());
+        }
+    }
+    process.signal(libc::SIGKILL).map_err(process_error("kill", container, pid))?;
+    if wait(&process, KILL_PATIENCE)? {
+        return Ok(());
+    }
+    Err(RuntimeError::Survivor { container: container.name.to_string(), pid })
+}
+
+/// Whether the process does something on the signal. The kernel drops a signal for the first
+/// process of a PID namespace that has no handler for it (`pid_namespaces(7)`): waiting for such a
+/// process to end of itself would be in vain.
+fn catches(pid: i32, signal: i32) -> bool {
+    let Ok(status) = fs::read_to_string(format!("/proc/{pid}/status")) else { return true };
+    let caught = status.lines().find_map(|line| line.strip_prefix("SigCgt:"));
+    let Some(mask) = caught.and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok()) else {
+        return true;
+    };
+    mask & (1 << (signal - 1)) != 0
+}
+
+fn is_locked(path: &Path) -> Result<bool, RuntimeError> {
+    let file = match fs::File::open(path) {
+        Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(false),
+        other => other.at("open", path)?,
+    };
+    match flock(&file, FlockOperation::NonBlockingLockShared) {
+        Ok(()) => Ok(false),
+        Err(rustix::io::Errno::WOULDBLOCK) => Ok(true),
+        Err(e) => Err(e).at("lock", path)?,
+    }
+}
+
+/// Kills a monitor that does not end though its container has.
+fn end_monitor(container: &Container) -> Result<(), RuntimeError> {
+    let Some(identity) = status::read_monitor(&container.state)? else { return Ok(()) };
+    let pid = identity.pid;
+    let opened = identity.open().map_err(process_error("open", container, pid))?;
+    let Some(process) = opened else { return Ok(()) };
+    process.signal(libc::SIGKILL).map_err(process_error("kill", container, pid))?;
+    match process.wait(Some(KILL_PATIENCE)).map_err(process_error("wait for", container, pid))? {
+        true => Ok(()),
+        false => Err(RuntimeError::Survivor { container: container.name.to_string(), pid }),
+    }
+}

@@ -1,0 +1,142 @@
+//! The last steps before a container's program: what libcontainer leaves out or gets wrong.
+//!
+//! It drops a seccomp profile silently, loses SIGPIPE's default and the signal mask, and cannot
+//! pass an environment that is not UTF-8. All of that is put right here, for the container's
+//! first process and for every command that is run in it later.
+#![allow(unsafe_code)]
+
+use std::collections::HashMap;
+use std::ffi::{CString, OsStr};
+use std::fs::File;
+use std::io::Write;
+use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
+use std::os::unix::ffi::OsStrExt;
+use std::path::PathBuf;
+
+use libcontainer::oci_spec::runtime::Spec;
+use libcontainer::workload::{
+    Executor, ExecutorError, ExecutorSetEnvsError, ExecutorValidationError,
+};
+use nix::errno::Errno;
+use nix::sys::signal::{SigHandler, SigSet, SigmaskHow, Signal, signal, sigprocmask};
+use seccompiler::BpfProgram;
+
+use super::seccomp;
+
+/// Begins libcontainer's message where the program is not there; the caller takes it from there.
+pub(crate) const NOT_FOUND: &str = "carboy: program not found";
+
+/// Runs the program the way the container's specification says.
+#[derive(Clone)]
+pub(crate) struct BundleExecutor {
+    /// The program and its arguments.
+    pub(crate) args: Vec<String>,
+    /// `NAME=VALUE`.
+    pub(crate) env: Vec<String>,
+    /// Installed right before the program, the first first.
+    pub(crate) filters: Vec<BpfProgram>,
+    /// It dies with the process that started it.
+    pub(crate) dies_with_parent: bool,
+    /// Where a failure is told. It closes when the program runs: the start is then complete.
+    pub(crate) report: RawFd,
+}
+
+impl BundleExecutor {
+    /// Where the program is: its own path, or the first match in PATH. Called inside.
+    fn program(&self) -> Option<PathBuf> {
+        let name = self.args.first()?;
+        if name.contains('/') {
+            let path = PathBuf::from(name);
+            return path.exists().then_some(path);
+        }
+        let path = self.env.iter().find_map(|e| e.strip_prefix("PATH=")).unwrap_or_default();
+        std::env::split_paths(OsStr::new(path))
+            .map(|directory| directory.join(name))
+            .find(|candidate| candidate.is_file())
+    }
+
+    /// Returns only if the program cannot be run.
+    fn run(&self) -> Result<(), String> {
+        let program = self.program().ok_or_else(|| NOT_FOUND.to_owned())?;
+        let program = c_string(program.as_os_str().as_bytes())?;
+        let args =
+            self.args.iter().map(|a| c_string(a.as_bytes())).collect::<Result<Vec<_>, _>>()?;
+        let env = self.env.iter().map(|e| c_string(e.as_bytes())).collect::<Result<Vec<_>, _>>()?;
+        reset_signals().map_err(|e| format!("reset signals: {e}"))?;
+        if self.dies_with_parent {
+            nix::sys::prctl::set_pdeathsig(Signal::SIGKILL)
+                .map_err(|e| format!("bind to the parent: {e}"))?;
+        }
+        seccomp::install(&self.filters).map_err(|e| format!("install the seccomp filter: {e}"))?;
+        match nix::unistd::execve(&program, &args, &env) {
+            Err(Errno::ENOENT) => Err("its interpreter is missing".to_owned()),
+            Err(e) => Err(e.desc().to_owned()),
+        }
+    }
+}
+
+impl Executor for BundleExecutor {
+    fn exec(&self, _: &Spec) -> Result<(), ExecutorError> {
+        let Err(message) = self.run() else { return Ok(()) };
+        // SAFETY: the starting process gave this descriptor to this process alone to write to;
+        // nothing else in this process uses it, and the process ends after this.
+        let mut report = File::from(unsafe { OwnedFd::from_raw_fd(self.report) });
+        // Nobody is left to tell if this fails too.
+        let _ = report.write_all(message.as_bytes());
+        Err(ExecutorError::Other(message))
+    }
+
+    fn validate(&self, _: &Spec) -> Result<(), ExecutorValidationError> {
+        match self.program() {
+            Some(_) => Ok(()),
+            None => Err(ExecutorValidationError::ArgValidationError(NOT_FOUND.to_owned())),
+        }
+    }
+
+    /// The environment goes to `execve(2)` directly.
+    fn setup_envs(&self, _: HashMap<String, String>) -> Result<(), ExecutorSetEnvsError> {
+        Ok(())
+    }
+}
+
+fn c_string(bytes: &[u8]) -> Result<CString, String> {
+    CString::new(bytes).map_err(|_| "an argument or variable holds a NUL".to_owned())
+}
+
+/// Rust's runtime ignores SIGPIPE, and an ignored signal stays ignored across `execve(2)`; so does
+/// whatever the process that started us had blocked.
+fn reset_signals() -> nix::Result<()> {
+    for number in Signal::iterator().filter(|s| !matches!(s, Signal::SIGKILL | Signal::SIGSTOP)) {
+        // SAFETY: the default disposition runs no code of ours.
+        unsafe { signal(number, SigHandler::SigDfl) }?;
+    }
+    sigprocmask(SigmaskHow::SIG_SETMASK, Some(&SigSet::empty()), None)
+}
+
+/// The write end for an executor and the read end that tells when the program runs.
+pub(crate) struct StartBarrier {
+    read: File,
+    write: Option<OwnedFd>,
+}
+
+impl StartBarrier {
+    /// A new pipe; both ends close on `execve(2)`.
+    pub(crate) fn new() -> std::io::Result<Self> {
+        let (read, write) = std::io::pipe()?;
+        Ok(Self { read: OwnedFd::from(read).into(), write: Some(write.into()) })
+    }
+
+    /// The number the executor is given; it is inherited by the container's process.
+    pub(crate) fn write_fd(&self) -> RawFd {
+        self.write.as_ref().map_or(-1, AsRawFd::as_raw_fd)
+    }
+
+    /// Waits until the program runs, or could not be run: then what was said.
+    pub(crate) fn wait(mut self) -> std::io::Result<Option<String>> {
+        use std::io::Read;
+        self.write = None;
+        let mut said = Vec::new();
+        self.read.read_to_end(&mut said)?;
+        Ok((!said.is_empty()).then(|| String::from_utf8_lossy(&said).into_owned()))
+    }
+}

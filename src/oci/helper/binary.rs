@@ -1,0 +1,59 @@
+//! The program a helper process runs: this very executable, through a mount of its own that
+//! cannot be written.
+//!
+//! A helper that enters a container can be looked at from inside (`/proc/<pid>/exe`). Opened for
+//! writing there, the host's binary could be replaced: CVE-2019-5736. The helper's executable is
+//! therefore a read-only clone of the mount it lies on, attached nowhere: writing fails with
+//! EROFS, and no path leads there. Unlike a sealed copy in memory it costs microseconds.
+#![allow(unsafe_code)]
+
+use std::io;
+use std::os::fd::{AsRawFd, OwnedFd};
+use std::path::{Path, PathBuf};
+
+use rustix::fs::CWD;
+use rustix::mount::{OpenTreeFlags, open_tree};
+
+/// A read-only handle of an executable file.
+#[derive(Debug)]
+pub(crate) struct SealedBinary {
+    fd: OwnedFd,
+}
+
+impl SealedBinary {
+    /// Clones the mount of `path`, or of the running executable.
+    ///
+    /// Needs Linux 5.12 (`mount_setattr(2)`) and CAP_SYS_ADMIN.
+    ///
+    /// # Errors
+    /// What the kernel said.
+    pub(crate) fn open(path: Option<&Path>) -> io::Result<Self> {
+        let path = path.unwrap_or(Path::new("/proc/self/exe"));
+        let flags = OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC;
+        let fd = open_tree(CWD, path, flags)?;
+        let attributes = libc::mount_attr {
+            attr_set: libc::MOUNT_ATTR_RDONLY,
+            attr_clr: 0,
+            propagation: 0,
+            userns_fd: 0,
+        };
+        // SAFETY: the descriptor is open, the path is a NUL-terminated empty string, and the
+        // structure is passed by a valid pointer with its own size.
+        let result = unsafe {
+            libc::syscall(
+                libc::SYS_mount_setattr,
+                fd.as_raw_fd(),
+                c"".as_ptr(),
+                libc::AT_EMPTY_PATH,
+                &raw const attributes,
+                size_of::<libc::mount_attr>(),
+            )
+        };
+        if result == 0 { Ok(Self { fd }) } else { Err(io::Error::last_os_error()) }
+    }
+
+    /// A path that leads to it as long as this handle lives.
+    pub(crate) fn path(&self) -> PathBuf {
+        PathBuf::from(format!("/proc/self/fd/{}", self.fd.as_raw_fd()))
+    }
+}

@@ -1,0 +1,45 @@
+//! How a monitor leaves the process that started it.
+#![allow(unsafe_code)]
+
+use std::io;
+
+use nix::unistd::{ForkResult, fork, setsid};
+use rustix::fs::Mode;
+
+/// Which of the two processes this is after [`detach`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Side {
+    /// The first one, whose parent waits for it: it is to exit.
+    Starter,
+    /// The monitor: a child of nobody in particular, in a session of its own.
+    Monitor,
+}
+
+/// Forks, so that whoever started this process need not stay to reap the monitor, and gives the
+/// monitor a session, a name and a umask of its own and no descriptors but its standard streams.
+///
+/// # Errors
+/// What the kernel said.
+pub(super) fn detach(name: &str) -> io::Result<Side> {
+    // SAFETY: this process runs one thread only, so that the child may go on as it likes.
+    if let ForkResult::Parent { .. } = unsafe { fork() }? {
+        return Ok(Side::Starter);
+    }
+    setsid()?;
+    // SAFETY: nothing in this process owns a descriptor above its standard streams: it has just
+    // begun, and what is open there was inherited from whoever embeds the library.
+    if unsafe { libc::close_range(3, libc::c_uint::MAX, 0) } != 0 {
+        return Err(io::Error::last_os_error());
+    }
+    rustix::process::umask(Mode::from(0o022));
+    set_name(name);
+    Ok(Side::Monitor)
+}
+
+/// Names the process for `ps`: its executable has no path that says anything.
+pub(super) fn set_name(name: &str) {
+    if let Ok(name) = std::ffi::CString::new(name) {
+        // A name is a courtesy.
+        let _ = rustix::thread::set_name(&name);
+    }
+}

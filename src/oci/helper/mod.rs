@@ -1,0 +1,189 @@
+//! Helper processes: libcontainer runs in them and nowhere else.
+//!
+//! libcontainer clones the process it is called in and then allocates: in a threaded program that
+//! deadlocks. So the library runs this executable again, as a small single-threaded program, and
+//! talks to it over pipes. A program that embeds the library calls [`run_if_requested`] first
+//! thing in its `main`, or names another executable that does.
+
+mod binary;
+mod detach;
+mod exec;
+pub(super) mod monitor;
+mod protocol;
+
+use std::fs::File;
+use std::io::{self, Read, Write};
+use std::os::fd::OwnedFd;
+use std::os::unix::process::CommandExt;
+use std::path::PathBuf;
+use std::process::{Child, Command, ExitStatus, Stdio};
+
+use command_fds::{CommandFdExt, FdMapping};
+use serde::Serialize;
+
+use self::binary::SealedBinary;
+pub(crate) use self::protocol::StartRequest;
+use self::protocol::{EXEC_NAME, ExecOrder, MONITOR_NAME, REPORT_FD, REQUEST_FD, Report};
+pub use self::protocol::{ExecRequest, Failure};
+use super::runtime_error::RuntimeError;
+use super::spec::Container;
+use super::status::Started;
+use crate::names::ContainerName;
+
+/// Becomes a helper process if this process was started as one, and then never returns.
+///
+/// It changes nothing otherwise. Call it before anything else in `main`, in particular before any
+/// thread is started.
+pub fn run_if_requested() {
+    let mut arguments = std::env::args_os();
+    let code = match arguments.next().as_deref().and_then(|a| a.to_str()) {
+        Some(MONITOR_NAME) => monitor::main(),
+        Some(EXEC_NAME) => exec::main(),
+        _ => return,
+    };
+    std::process::exit(code)
+}
+
+/// The executable that helper processes run; the running one unless a path is given.
+#[derive(Clone, Debug, Default)]
+pub struct HelperBinary(pub Option<PathBuf>);
+
+impl HelperBinary {
+    fn command(
+        &self,
+        argv0: &str,
+        container: &ContainerName,
+    ) -> io::Result<(Command, SealedBinary)> {
+        let sealed = SealedBinary::open(self.0.as_deref())?;
+        let mut command = Command::new(sealed.path());
+        command.arg0(argv0).arg(container.as_str()).env_clear().current_dir("/");
+        Ok((command, sealed))
+    }
+}
+
+/// A monitor that runs and waits to be told what to start. Dropped, it goes without a trace.
+#[derive(Debug)]
+pub(crate) struct PreparedMonitor {
+    container: ContainerName,
+    request: File,
+    report: File,
+}
+
+impl PreparedMonitor {
+    /// Starts the monitor process of `container`.
+    ///
+    /// # Errors
+    /// [`RuntimeError::Spawn`].
+    pub(crate) fn spawn(
+        binary: &HelperBinary,
+        container: &ContainerName,
+    ) -> Result<Self, RuntimeError> {
+        let spawned = (|| {
+            let (mut command, _sealed) = binary.command(MONITOR_NAME, container)?;
+            let (request_read, request) = io::pipe()?;
+            let (report, report_write) = io::pipe()?;
+            command.stdin(request_read).stdout(report_write).stderr(Stdio::null());
+            let child = command.spawn()?;
+            reap(child)?;
+            Ok((OwnedFd::from(request).into(), OwnedFd::from(report).into()))
+        })();
+        let (request, report) = spawned
+            .map_err(|source| RuntimeError::Spawn { container: container.to_string(), source })?;
+        Ok(Self { container: container.clone(), request, report })
+    }
+
+    /// Has it start the container, and waits until the container's program runs.
+    ///
+    /// # Errors
+    /// What the monitor reported; nothing of the container runs then.
+    pub(crate) fn start(mut self, request: &StartRequest) -> Result<Started, RuntimeError> {
+        let died = || RuntimeError::HelperDied { container: self.container.to_string() };
+        send(&mut self.request, request).map_err(|_| died())?;
+        drop(self.request);
+        match receive(&mut self.report) {
+            Some(Report::Started(started)) => Ok(started),
+            Some(Report::Failed(failure)) => Err(failure.into()),
+            Some(Report::Running) | None => Err(died()),
+        }
+    }
+}
+
+/// Waits for a process that forked and left its child on its own.
+///
+/// A program that embeds the library may reap all its children itself: then the status is lost,
+/// and that is fine, for the report comes over a pipe.
+fn reap(mut child: Child) -> io::Result<()> {
+    match child.wait() {
+        Err(e) if e.raw_os_error() == Some(libc::ECHILD) => Ok(()),
+        other => other.map(drop),
+    }
+}
+
+/// The standard streams of a command in a container.
+#[derive(Debug)]
+pub struct ExecStreams {
+    /// Its input.
+    pub stdin: Stdio,
+    /// Its output.
+    pub stdout: Stdio,
+    /// Its error output.
+    pub stderr: Stdio,
+}
+
+/// How a command in a container ended: its exit code, or 128 + the signal that ended it.
+pub type ExecCode = i32;
+
+/// Runs a command in a running container and waits for its end.
+///
+/// # Errors
+/// [`RuntimeError::ProgramNotFound`] and the like, as [`RuntimeError::Reported`].
+pub(crate) fn exec(
+    binary: &HelperBinary,
+    container: &Container,
+    started: &Started,
+    request: ExecRequest,
+    streams: ExecStreams,
+) -> Result<ExecCode, RuntimeError> {
+    let name = &container.name;
+    let order = ExecOrder { container: container.clone(), started: started.clone(), request };
+    let failed = |source| RuntimeError::Spawn { container: name.to_string(), source };
+    let (mut command, sealed) = binary.command(EXEC_NAME, name).map_err(failed)?;
+    let (request_read, request_write) = io::pipe().map_err(failed)?;
+    let (report_read, report_write) = io::pipe().map_err(failed)?;
+    command.stdin(streams.stdin).stdout(streams.stdout).stderr(streams.stderr);
+    command
+        .fd_mappings(vec![
+            FdMapping { parent_fd: request_read.into(), child_fd: REQUEST_FD },
+            FdMapping { parent_fd: report_write.into(), child_fd: REPORT_FD },
+        ])
+        .map_err(|e| failed(io::Error::other(e)))?;
+    let mut child = command.spawn().map_err(failed)?;
+    // The command holds our copies of the child's ends.
+    drop((command, sealed));
+    let died = || RuntimeError::HelperDied { container: name.to_string() };
+    send(&mut File::from(OwnedFd::from(request_write)), &order).map_err(|_| died())?;
+    let report = receive(&mut File::from(OwnedFd::from(report_read)));
+    let status = child.wait();
+    match report {
+        Some(Report::Running) => Ok(code(status.map_err(failed)?)),
+        Some(Report::Failed(failure)) => Err(failure.into()),
+        Some(Report::Started(_)) | None => Err(died()),
+    }
+}
+
+fn code(status: ExitStatus) -> ExecCode {
+    use std::os::unix::process::ExitStatusExt;
+    status.code().or_else(|| status.signal().map(|s| 128 + s)).unwrap_or(255)
+}
+
+fn send(pipe: &mut File, value: &impl Serialize) -> io::Result<()> {
+    let bytes = serde_json::to_vec(value)?;
+    pipe.write_all(&bytes)
+}
+
+/// Reads until the other side closes its end.
+fn receive<T: serde::de::DeserializeOwned>(pipe: &mut File) -> Option<T> {
+    let mut bytes = Vec::new();
+    pipe.read_to_end(&mut bytes).ok()?;
+    serde_json::from_slice(&bytes).ok()
+}

@@ -1,0 +1,287 @@
+//! A bundle's monitor: makes the root file system, has libcontainer start the container, then
+//! writes its output to the log until it ends, and writes down how it ended.
+//!
+//! It is the parent of the container's first process and outlives whoever called it. It runs one
+//! thread. If it is killed the container lives on and only its exit code is lost.
+
+use std::fs::File;
+use std::io::{self, Read, Write};
+use std::os::fd::{AsFd, OwnedFd};
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use libcontainer::oci_spec::runtime::Spec;
+use nix::sys::wait::{WaitStatus, waitpid};
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::io::Errno;
+use rustix::mount::{MountPropagationFlags, mount_change};
+
+use super::detach::{Side, detach};
+use super::protocol::{Failure, MONITOR_NAME, Report, StartRequest};
+use crate::fsutil::{LockFile, PathContext};
+use crate::oci::identity::{ProcessHandle, ProcessIdentity};
+use crate::oci::log::{LineSplitter, LogWriter, Stream};
+use crate::oci::rootfs::Rootfs;
+use crate::oci::runtime::{self, Streams};
+use crate::oci::runtime_error::RuntimeError;
+use crate::oci::spec::Container;
+use crate::oci::status::{self, Ended, Started};
+use crate::oci::{cgroup, etc_files, process, runtime_spec, user};
+
+/// The file a monitor holds locked for its whole life.
+pub(crate) const LOCK_FILE: &str = "monitor.lock";
+
+/// A container has ended but somebody still holds its output open: no longer than this.
+const DRAIN_PATIENCE: Duration = Duration::from_secs(1);
+
+/// The monitor's `main`.
+pub(super) fn main() -> i32 {
+    match detach(MONITOR_NAME) {
+        Err(_) => 1,
+        Ok(Side::Starter) => 0,
+        Ok(Side::Monitor) => {
+            // Before there is anything to do, and beside what the caller does meanwhile.
+            cgroup::warm_up();
+            let mut request = Vec::new();
+            if io::stdin().read_to_end(&mut request).is_err() || request.is_empty() {
+                // The caller thought better of it, or died.
+                return 0;
+            }
+            match serde_json::from_slice::<StartRequest>(&request) {
+                Ok(request) => run(&request),
+                Err(_) => 1,
+            }
+        }
+    }
+}
+
+fn run(request: &StartRequest) -> i32 {
+    let container = &request.container;
+    match start(request) {
+        Ok(running) => {
+            report(&Report::Started(running.started.clone()));
+            running.watch(container)
+        }
+        Err(error) => {
+            // What runs already must not outlive the failure; the caller removes the files.
+            let leftover = cgroup::remove(&container.name).err();
+            let mut failure = Failure::of(&error);
+            failure.exit_code = error.exit_code();
+            if let Some(leftover) = leftover {
+                failure
+                    .message
+                    .push_str(&format!("; and then: {}", Failure::of(&leftover).message));
+            }
+            report(&Report::Failed(failure));
+            1
+        }
+    }
+}
+
+/// Tells the caller, and closes the pipe: from here on the monitor is on its own.
+fn report(report: &Report) {
+    let mut out = io::stdout().lock();
+    // If the caller is gone there is nobody to tell; the state on disk says the same.
+    let _ = serde_json::to_writer(&mut out, report);
+    let _ = out.flush();
+    if let Ok(null) = runtime::null() {
+        let _ = rustix::stdio::dup2_stdin(&null);
+        let _ = rustix::stdio::dup2_stdout(&null);
+    }
+}
+
+struct Running {
+    started: Started,
+    init: i32,
+    stdout: File,
+    stderr: File,
+    log: LogWriter,
+    _lock: LockFile,
+}
+
+fn start(request: &StartRequest) -> Result<Running, RuntimeError> {
+    let container = &request.container;
+    // Without making the directory: if it is gone, so is whoever wanted the container.
+    let lock = LockFile::attempt(&container.state.join(LOCK_FILE))?
+        .ok_or_else(|| RuntimeError::HelperDied { container: container.name.to_string() })?;
+    status::write_monitor(
+        &container.state,
+        &identity(container, std::process::id().cast_signed())?,
+    )?;
+    enter_mount_namespace()?;
+    let (spec, env) = prepare(request)?;
+    let log = LogWriter::open(&log_dir(container))?;
+    let (stdout, stdout_write) = pipe(container)?;
+    let (stderr, stderr_write) = pipe(container)?;
+    let streams = Streams { stdin: runtime::null()?, stdout: stdout_write, stderr: stderr_write };
+    let init = runtime::start(container, env, &spec, streams)?;
+    let started = Started { init: identity(container, init)?, started_at: now() };
+    status::write_started(&container.state, &started)?;
+    Ok(Running { started, init, stdout, stderr, log, _lock: lock })
+}
+
+/// The directory of a container's log.
+pub(crate) fn log_dir(container: &Container) -> PathBuf {
+    container.storage.join("log")
+}
+
+fn pipe(container: &Container) -> Result<(File, OwnedFd), RuntimeError> {
+    let (read, write) = io::pipe().at("make a pipe for", &container.state)?;
+    Ok((OwnedFd::from(read).into(), write.into()))
+}
+
+fn identity(container: &Container, pid: i32) -> Result<ProcessIdentity, RuntimeError> {
+    ProcessIdentity::of(pid)
+        .ok_or_else(|| RuntimeError::HelperDied { container: container.name.to_string() })
+}
+
+/// From here on this process' mounts are its own; the host's still arrive and go here too.
+fn enter_mount_namespace() -> Result<(), RuntimeError> {
+    let root = Path::new("/");
+    nix::sched::unshare(nix::sched::CloneFlags::CLONE_NEWNS)
+        .at("make a mount namespace for", root)?;
+    let flags = MountPropagationFlags::DOWNSTREAM | MountPropagationFlags::REC;
+    mount_change(root, flags).at("change the propagation of", root)?;
+    Ok(())
+}
+
+/// The root file system with everything carboy puts into it, the specification of what runs on it,
+/// and its environment.
+fn prepare(request: &StartRequest) -> Result<(Spec, Vec<String>), RuntimeError> {
+    let mut container = request.container.clone();
+    let rootfs = Rootfs::mount(&container)?;
+    rootfs.check_mount_points()?;
+    for (path, content) in [
+        ("/etc/hosts", etc_files::hosts(container.ip, &container.slug)),
+        ("/etc/hostname", etc_files::hostname(&container.slug)),
+        ("/etc/resolv.conf", request.resolv_conf.clone()),
+    ] {
+        // The user's own file wins.
+        if !container.volumes.iter().any(|v| v.destination == Path::new(path)) {
+            rootfs.write(Path::new(path), &content)?;
+        }
+    }
+    for i in 0..container.volumes.len() {
+        container.volumes[i].destination = rootfs.volume_target(&container.volumes[i])?;
+    }
+    let cwd = rootfs.make_working_dir(Path::new(&container.process.cwd))?;
+    container.process.cwd = cwd.to_string_lossy().into_owned();
+    let user = resolve_user(&rootfs, &container, &container.process.user)?;
+    let cgroup = runtime::cgroups_path(&container);
+    let mount_point = Rootfs::mount_point(&container);
+    let mut spec = runtime_spec::build(&container, &user, &cgroup, &mount_point)
+        .map_err(|e| RuntimeError::invalid(&container, &e))?;
+    if let Ok(possible) = std::fs::read_to_string("/sys/devices/system/cpu/possible") {
+        runtime_spec::mask_thermal_throttle(&mut spec, &possible);
+    }
+    let env = environment(&container, &[], &user.home);
+    Ok((spec, env))
+}
+
+/// The user that `text` means in the container's own files.
+pub(super) fn resolve_user(
+    rootfs: &Rootfs,
+    container: &Container,
+    text: &str,
+) -> Result<user::ResolvedUser, RuntimeError> {
+    let passwd = rootfs.read(Path::new("/etc/passwd"), user::FILE_MAX)?;
+    let group = rootfs.read(Path::new("/etc/group"), user::FILE_MAX)?;
+    user::resolve(text, &passwd, &group).map_err(|e| RuntimeError::invalid(container, &e))
+}
+
+/// The container's environment with `over` on top, and HOME as the user has it unless it is set.
+pub(super) fn environment(container: &Container, over: &[String], home: &str) -> Vec<String> {
+    let mut env = container.process.env.clone();
+    over.iter().for_each(|entry| process::set(&mut env, entry));
+    process::complete(&mut env, &[("HOME", home)]);
+    env
+}
+
+impl Running {
+    /// Until the container has ended and its output is written.
+    fn watch(mut self, container: &Container) -> i32 {
+        // The identity was read from a child that is not reaped yet: the pid is still its own.
+        let handle = self.started.init.open().ok().flatten();
+        self.copy_output(handle.as_ref());
+        let exit_code = wait_code(self.init);
+        let ended = Ended { exit_code, finished_at: now() };
+        match status::write_ended(&container.state, &ended) {
+            Ok(()) => 0,
+            // The directory went with `down`: nobody asks any more.
+            Err(_) => 1,
+        }
+    }
+
+    fn copy_output(&mut self, init: Option<&ProcessHandle>) {
+        let mut streams = [
+            (Some(&self.stdout), LineSplitter::new(Stream::Stdout)),
+            (Some(&self.stderr), LineSplitter::new(Stream::Stderr)),
+        ];
+        let mut init = init.map(ProcessHandle::as_fd);
+        let mut deadline: Option<Instant> = None;
+        let mut buffer = vec![0; 64 << 10];
+        let mut lines = Vec::new();
+        while streams.iter().any(|(file, _)| file.is_some()) || init.is_some() {
+            let mut fds = Vec::with_capacity(3);
+            let files = streams.iter().filter_map(|(file, _)| *file);
+            fds.extend(files.map(|file| PollFd::new(file, PollFlags::IN)));
+            fds.extend(init.as_ref().map(|fd| PollFd::new(fd, PollFlags::IN)));
+            let left = deadline.map(|d| d.saturating_duration_since(Instant::now()));
+            match poll(&mut fds, left.map(timespec).as_ref()) {
+                Err(Errno::INTR) => continue,
+                // No event within the patience, or no memory: the rest of the output is lost.
+                Err(_) | Ok(0) => break,
+                Ok(_) => {}
+            }
+            let mut ready = fds.iter().map(|fd| !fd.revents().is_empty()).collect::<Vec<_>>();
+            if init.is_some() && ready.pop() == Some(true) {
+                init = None;
+                deadline = Some(Instant::now() + DRAIN_PATIENCE);
+            }
+            let mut ready = ready.into_iter();
+            for (file, splitter) in &mut streams {
+                let Some(mut open) = *file else { continue };
+                if ready.next() != Some(true) {
+                    continue;
+                }
+                match open.read(&mut buffer) {
+                    Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
+                    Ok(n) if n > 0 => splitter.push(&buffer[..n], &now(), &mut lines),
+                    Ok(_) | Err(_) => {
+                        splitter.finish(&now(), &mut lines);
+                        *file = None;
+                    }
+                }
+            }
+            if !lines.is_empty() {
+                // A full disk must not stop the bundle: what cannot be written is lost.
+                let _ = self.log.write(&lines);
+                lines.clear();
+            }
+        }
+    }
+}
+
+fn timespec(d: Duration) -> Timespec {
+    Timespec {
+        tv_sec: i64::try_from(d.as_secs()).unwrap_or(i64::MAX),
+        tv_nsec: d.subsec_nanos().into(),
+    }
+}
+
+/// The exit code of a child that has ended, or 128 + the signal that ended it.
+pub(super) fn wait_code(pid: i32) -> i32 {
+    loop {
+        match waitpid(nix::unistd::Pid::from_raw(pid), None) {
+            Ok(WaitStatus::Exited(_, code)) => return code,
+            Ok(WaitStatus::Signaled(_, signal, _)) => return 128 + signal as i32,
+            Ok(_) | Err(nix::errno::Errno::EINTR) => {}
+            Err(_) => return 255,
+        }
+    }
+}
+
+/// Now, in RFC 3339 with nanoseconds.
+fn now() -> String {
+    format!("{:.9}", jiff::Timestamp::now())
+}

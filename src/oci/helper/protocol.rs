@@ -1,0 +1,100 @@
+//! What is said between the library and its helper processes: one JSON value each way. Pure.
+
+use serde::{Deserialize, Serialize};
+
+use crate::error::{Classify, ErrorKind};
+use crate::oci::spec::Container;
+use crate::oci::status::Started;
+
+/// `argv[0]` of a monitor.
+pub(crate) const MONITOR_NAME: &str = "carboy-monitor";
+/// `argv[0]` of a helper that runs a command in a container.
+pub(crate) const EXEC_NAME: &str = "carboy-exec";
+/// The descriptor an exec helper reads its request from.
+pub(crate) const REQUEST_FD: i32 = 3;
+/// The descriptor an exec helper writes its report to.
+pub(crate) const REPORT_FD: i32 = 4;
+
+/// What a monitor is to start.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub(crate) struct StartRequest {
+    /// The container.
+    pub(crate) container: Container,
+    /// The content of its `/etc/resolv.conf`.
+    pub(crate) resolv_conf: String,
+}
+
+/// What a command in a running container is.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ExecRequest {
+    /// The program and its arguments.
+    pub args: Vec<String>,
+    /// `NAME=VALUE`, over the container's own environment.
+    pub env: Vec<String>,
+    /// The working directory inside; the container's own unless given.
+    pub cwd: Option<String>,
+    /// The user inside; the container's own unless given.
+    pub user: Option<String>,
+}
+
+/// What goes to an exec helper.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub(crate) struct ExecOrder {
+    pub(crate) container: Container,
+    pub(crate) started: Started,
+    pub(crate) request: ExecRequest,
+}
+
+/// What a helper answers.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub(crate) enum Report {
+    /// The process runs.
+    Started(Started),
+    /// The command runs.
+    Running,
+    /// It could not be started; nothing of it remains.
+    Failed(Failure),
+}
+
+/// A failure inside a helper, told across the process boundary.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, thiserror::Error)]
+#[error("{message}")]
+pub struct Failure {
+    /// Its kind.
+    pub kind: ErrorKind,
+    /// What went wrong, the outermost error first.
+    pub message: String,
+    /// What the user can do.
+    pub hint: Option<String>,
+    /// 126 or 127 where the program could not be run or found.
+    pub exit_code: Option<u8>,
+}
+
+impl Failure {
+    /// The failure that an error is, with its causes.
+    pub(crate) fn of(error: &(impl Classify + ?Sized)) -> Self {
+        let mut message = error.to_string();
+        let mut source = error.source();
+        while let Some(cause) = source {
+            let text = cause.to_string();
+            // libcontainer's errors often repeat their cause.
+            if !message.contains(&text) {
+                message.push_str(": ");
+                message.push_str(&text);
+            }
+            source = cause.source();
+        }
+        Self { kind: error.kind(), message, hint: error.hint(), exit_code: None }
+    }
+}
+
+impl Classify for Failure {
+    fn kind(&self) -> ErrorKind {
+        self.kind
+    }
+
+    fn hint(&self) -> Option<String> {
+        self.hint.clone()
+    }
+}

@@ -1,0 +1,133 @@
+//! A process by pid and start time: a pid alone is given out again (`proc_pid_stat(5)`, field 22).
+
+use std::fs;
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::time::Duration;
+
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::io::Errno;
+use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
+use serde::{Deserialize, Serialize};
+
+/// One process of this boot, told apart from every other.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ProcessIdentity {
+    /// The pid in the namespace of whoever wrote this down.
+    pub pid: i32,
+    /// Clock ticks from boot to the process' start.
+    pub start_time: u64,
+}
+
+/// A process that was alive, and is the right one, when the handle was made.
+#[derive(Debug)]
+pub struct ProcessHandle {
+    pidfd: OwnedFd,
+}
+
+impl ProcessIdentity {
+    /// The identity of the running process `pid`; `None` if there is none.
+    pub fn of(pid: i32) -> Option<Self> {
+        let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+        Some(Self { pid, start_time: start_time(&stat)? })
+    }
+
+    /// Opens the process if it still runs; a zombie does not run.
+    ///
+    /// # Errors
+    /// What the kernel said, but for a process that is gone.
+    pub fn open(self) -> io::Result<Option<ProcessHandle>> {
+        let Some(pid) = Pid::from_raw(self.pid) else { return Ok(None) };
+        let pidfd = match pidfd_open(pid, PidfdFlags::empty()) {
+            Err(Errno::SRCH | Errno::INVAL) => return Ok(None),
+            other => other?,
+        };
+        // After the open the pid cannot be given out again unnoticed: look at it now.
+        if Self::of(self.pid) != Some(self) {
+            return Ok(None);
+        }
+        let handle = ProcessHandle { pidfd };
+        Ok((!handle.wait(Some(Duration::ZERO))?).then_some(handle))
+    }
+}
+
+impl AsFd for ProcessHandle {
+    /// Readable when the process has ended.
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.pidfd.as_fd()
+    }
+}
+
+impl ProcessHandle {
+    /// Sends a signal; true if the process was still there.
+    ///
+    /// # Errors
+    /// What the kernel said, but for a process that is gone.
+    pub fn signal(&self, signal: i32) -> io::Result<bool> {
+        let signal = Signal::from_named_raw(signal)
+            .ok_or_else(|| io::Error::new(io::ErrorKind::InvalidInput, "no such signal"))?;
+        match pidfd_send_signal(&self.pidfd, signal) {
+            Err(Errno::SRCH) => Ok(false),
+            other => other.map(|()| true).map_err(Into::into),
+        }
+    }
+
+    /// Waits until the process has ended (a zombie has), or for as long as `timeout`; true if it
+    /// has ended.
+    ///
+    /// # Errors
+    /// What the kernel said.
+    pub fn wait(&self, timeout: Option<Duration>) -> io::Result<bool> {
+        let deadline = timeout.map(|t| std::time::Instant::now() + t);
+        loop {
+            let left = deadline.map(|d| d.saturating_duration_since(std::time::Instant::now()));
+            let left = left.map(|d| Timespec {
+                tv_sec: i64::try_from(d.as_secs()).unwrap_or(i64::MAX),
+                tv_nsec: d.subsec_nanos().into(),
+            });
+            let mut fds = [PollFd::new(&self.pidfd, PollFlags::IN)];
+            match poll(&mut fds, left.as_ref()) {
+                Err(Errno::INTR) => {}
+                Err(e) => return Err(e.into()),
+                Ok(n) => return Ok(n > 0),
+            }
+        }
+    }
+}
+
+/// Field 22 of `/proc/<pid>/stat`. The second field is the name in brackets and may hold anything,
+/// so that the fields are counted from the last bracket on.
+fn start_time(stat: &str) -> Option<u64> {
+    let (_, rest) = stat.rsplit_once(')')?;
+    rest.split_ascii_whitespace().nth(19)?.parse().ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn start_time_survives_a_hostile_name() {
+        let tail = "S 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16 17 18 4242 20";
+        assert_eq!(start_time(&format!("7 (a) b (c) {tail}")), Some(4242));
+        assert_eq!(start_time("7 (a"), None);
+    }
+
+    #[test]
+    fn another_start_time_is_another_process() {
+        let me = ProcessIdentity::of(std::process::id().cast_signed()).unwrap();
+        assert!(me.open().unwrap().is_some());
+        assert!(ProcessIdentity { start_time: me.start_time + 1, ..me }.open().unwrap().is_none());
+    }
+
+    #[test]
+    fn a_zombie_does_not_run() {
+        let mut child = std::process::Command::new("true").spawn().unwrap();
+        let identity = ProcessIdentity::of(child.id().cast_signed()).unwrap();
+        if let Some(handle) = identity.open().unwrap() {
+            assert!(handle.wait(Some(Duration::from_secs(10))).unwrap());
+        }
+        assert!(identity.open().unwrap().is_none());
+        child.wait().unwrap();
+    }
+}

@@ -1,0 +1,331 @@
+//! The container's root file system: its layers and a writable directory joined by overlayfs, and
+//! the few files carboy puts into it. Runs in the monitor, which has a mount namespace of its own:
+//! no mount is ever seen on the host, and all of them go with the processes.
+//!
+//! Nothing of the image is trusted. Every path inside is resolved by the kernel with the root
+//! file system as its root (`openat2(2)`, RESOLVE_IN_ROOT): a symbolic link of the image cannot
+//! lead out.
+
+use std::fs::{self, File};
+use std::io::{self, Read, Write};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, PermissionsExt, chown};
+use std::path::{Component, Path, PathBuf};
+
+use rustix::fs::{AtFlags, CWD, FileType, Mode, OFlags, ResolveFlags};
+use rustix::io::Errno;
+use rustix::mount::{
+    FsMountFlags, FsOpenFlags, MountAttrFlags, MountFlags, MoveMountFlags, fsconfig_create,
+    fsconfig_set_flag, fsconfig_set_string, fsmount, fsopen, move_mount,
+};
+
+use super::runtime_error::RuntimeError;
+use super::spec::{Container, Volume};
+
+/// Opens a root file system and prepares it.
+#[derive(Debug)]
+pub(crate) struct Rootfs {
+    path: PathBuf,
+    root: OwnedFd,
+}
+
+fn failed(action: &'static str, path: &Path) -> impl FnOnce(io::Error) -> RuntimeError {
+    let path = path.to_owned();
+    move |source| RuntimeError::Rootfs { action, path, source }
+}
+
+impl Rootfs {
+    /// Where a container's root file system is mounted; the directory itself is on the host.
+    pub(crate) fn mount_point(container: &Container) -> PathBuf {
+        container.state.join("rootfs")
+    }
+
+    /// Mounts the container's layers with a new writable directory on top.
+    ///
+    /// # Errors
+    /// [`RuntimeError::Rootfs`] that names the step.
+    pub(crate) fn mount(container: &Container) -> Result<Self, RuntimeError> {
+        let path = Self::mount_point(container);
+        let upper = container.storage.join("upper");
+        let work = container.storage.join("work");
+        for directory in [&path, &upper, &work] {
+            fs::DirBuilder::new()
+                .mode(0o755)
+                .create(directory)
+                .map_err(failed("create", directory))?;
+        }
+        // The writable directory's own attributes are those of `/` inside.
+        if let Some(top) = container.layers.last() {
+            let of_image = fs::metadata(top).map_err(failed("stat", top))?;
+            chown(&upper, Some(of_image.uid()), Some(of_image.gid()))
+                .map_err(failed("chown", &upper))?;
+            let mode = fs::Permissions::from_mode(of_image.mode() & 0o7777);
+            fs::set_permissions(&upper, mode).map_err(failed("chmod", &upper))?;
+        }
+        overlay(&container.layers, &upper, &work, &path)
+            .map_err(|e| failed("mount an overlay on", &path)(e.into()))?;
+        let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+        let root = rustix::fs::open(&path, flags, Mode::empty())
+            .map_err(|e| failed("open", &path)(e.into()))?;
+        Ok(Self { path, root })
+    }
+
+    /// The root file system of a process that runs in it.
+    ///
+    /// # Errors
+    /// [`RuntimeError::Rootfs`].
+    pub(crate) fn of_process(pid: i32) -> Result<Self, RuntimeError> {
+        let path = PathBuf::from(format!("/proc/{pid}/root"));
+        let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+        let root = rustix::fs::open(&path, flags, Mode::empty())
+            .map_err(|e| failed("open", &path)(e.into()))?;
+        Ok(Self { path, root })
+    }
+
+    /// Refuses an image that has something else where the runtime mounts its own file systems.
+    ///
+    /// # Errors
+    /// [`RuntimeError::HostileRootfs`].
+    pub(crate) fn check_mount_points(&self) -> Result<(), RuntimeError> {
+        for path in ["/dev", "/proc", "/sys"] {
+            let found = match rustix::fs::statat(&self.root, &path[1..], AtFlags::SYMLINK_NOFOLLOW)
+            {
+                Err(Errno::NOENT) => continue,
+                other => other.map_err(|e| failed("stat", Path::new(path))(e.into()))?,
+            };
+            let found = match FileType::from_raw_mode(found.st_mode) {
+                FileType::Directory => continue,
+                FileType::Symlink => "symbolic link",
+                _ => "file",
+            };
+            return Err(RuntimeError::HostileRootfs { path, found });
+        }
+        Ok(())
+    }
+
+    /// Makes the working directory if it is not there; what it is without links.
+    ///
+    /// # Errors
+    /// [`RuntimeError::Rootfs`] if something else is in the way.
+    pub(crate) fn make_working_dir(&self, inside: &Path) -> Result<PathBuf, RuntimeError> {
+        let directory = self.ensure_dir(inside)?;
+        self.inside(directory.as_fd(), inside)
+    }
+
+    fn make_dir(&self, inside: &Path) -> Result<PathBuf, RuntimeError> {
+        let directory = self.ensure_dir(inside)?;
+        self.canonical(directory.as_fd(), inside)
+    }
+
+    /// Writes a file, replacing whatever is there but a directory.
+    ///
+    /// # Errors
+    /// [`RuntimeError::Rootfs`].
+    pub(crate) fn write(&self, inside: &Path, content: &str) -> Result<(), RuntimeError> {
+        let (directory, name) = self.parent(inside)?;
+        match rustix::fs::unlinkat(&directory, name, AtFlags::empty()) {
+            Ok(()) | Err(Errno::NOENT) => {}
+            Err(e) => return Err(failed("replace", inside)(e.into())),
+        }
+        let mut file: File = create(directory.as_fd(), name, inside)?.into();
+        file.write_all(content.as_bytes()).map_err(failed("write", inside))?;
+        // Whatever the umask: everybody inside may read it.
+        file.set_permissions(fs::Permissions::from_mode(0o644)).map_err(failed("chmod", inside))
+    }
+
+    /// Reads a regular file of at most `limit` bytes; empty if it is not there.
+    ///
+    /// # Errors
+    /// [`RuntimeError::Rootfs`].
+    pub(crate) fn read(&self, inside: &Path, limit: usize) -> Result<Vec<u8>, RuntimeError> {
+        // Not to hang on a FIFO.
+        let flags = OFlags::RDONLY | OFlags::NONBLOCK | OFlags::NOCTTY;
+        let file: File = match self.open(inside, flags) {
+            Err(Errno::NOENT | Errno::NOTDIR) => return Ok(Vec::new()),
+            other => other.map_err(|e| failed("open", inside)(e.into()))?.into(),
+        };
+        if !file.metadata().map_err(failed("stat", inside))?.is_file() {
+            return Ok(Vec::new());
+        }
+        let mut content = Vec::new();
+        // One byte more, so that a longer file is seen as one.
+        let bound = limit as u64 + 1;
+        file.take(bound).read_to_end(&mut content).map_err(failed("read", inside))?;
+        Ok(content)
+    }
+
+    /// Makes the place a volume is mounted on, and says where it really is.
+    ///
+    /// # Errors
+    /// [`RuntimeError::Rootfs`] if the image has something of another kind there.
+    pub(crate) fn volume_target(&self, volume: &Volume) -> Result<PathBuf, RuntimeError> {
+        let inside = &volume.destination;
+        let source = fs::metadata(&volume.source).map_err(failed("stat", &volume.source))?;
+        if source.is_dir() {
+            return self.make_dir(inside);
+        }
+        match self.open(inside, OFlags::PATH) {
+            Ok(found) => self.canonical(found.as_fd(), inside),
+            Err(Errno::NOENT) => {
+                let (directory, name) = self.parent(inside)?;
+                let made = create(directory.as_fd(), name, inside)?;
+                self.canonical(made.as_fd(), inside)
+            }
+            Err(e) => Err(failed("open", inside)(e.into())),
+        }
+    }
+
+    fn open(&self, inside: &Path, flags: OFlags) -> Result<OwnedFd, Errno> {
+        let resolve = ResolveFlags::IN_ROOT | ResolveFlags::NO_MAGICLINKS;
+        rustix::fs::openat2(&self.root, inside, flags | OFlags::CLOEXEC, Mode::empty(), resolve)
+    }
+
+    /// The directory, made with its parents where they are missing.
+    fn ensure_dir(&self, inside: &Path) -> Result<OwnedFd, RuntimeError> {
+        let flags = OFlags::PATH | OFlags::DIRECTORY;
+        let refused = |e: Errno| failed("make directory", inside)(e.into());
+        let mut reached = PathBuf::from("/");
+        let mut directory = self.open(&reached, flags).map_err(refused)?;
+        for part in inside.components() {
+            let Component::Normal(name) = part else { continue };
+            reached.push(name);
+            directory = match self.open(&reached, flags) {
+                Err(Errno::NOENT) => {
+                    rustix::fs::mkdirat(&directory, name, Mode::from(0o755)).map_err(refused)?;
+                    let made = self.open(&reached, flags).map_err(refused)?;
+                    let mode = fs::Permissions::from_mode(0o755);
+                    fs::set_permissions(descriptor_path(made.as_fd()), mode)
+                        .map_err(failed("chmod", inside))?;
+                    made
+                }
+                other => other.map_err(refused)?,
+            };
+        }
+        Ok(directory)
+    }
+
+    fn parent<'a>(&self, inside: &'a Path) -> Result<(OwnedFd, &'a std::ffi::OsStr), RuntimeError> {
+        let (Some(parent), Some(name)) = (inside.parent(), inside.file_name()) else {
+            return Err(failed("write", inside)(io::ErrorKind::IsADirectory.into()));
+        };
+        Ok((self.ensure_dir(parent)?, name))
+    }
+
+    /// Where a volume's place really is; not the root itself.
+    fn canonical(&self, fd: BorrowedFd<'_>, inside: &Path) -> Result<PathBuf, RuntimeError> {
+        let path = self.inside(fd, inside)?;
+        if path == Path::new("/") {
+            return Err(failed("cover the root with", inside)(io::ErrorKind::InvalidInput.into()));
+        }
+        Ok(path)
+    }
+
+    /// The path inside that a descriptor stands for, without symbolic links.
+    fn inside(&self, fd: BorrowedFd<'_>, inside: &Path) -> Result<PathBuf, RuntimeError> {
+        let link = descriptor_path(fd);
+        let outside = fs::read_link(&link).map_err(failed("resolve", inside))?;
+        let below = outside
+            .strip_prefix(&self.path)
+            .map_err(|_| failed("resolve", inside)(io::ErrorKind::InvalidInput.into()))?;
+        Ok(Path::new("/").join(below))
+    }
+}
+
+fn descriptor_path(fd: BorrowedFd<'_>) -> PathBuf {
+    PathBuf::from(format!("/proc/self/fd/{}", fd.as_raw_fd()))
+}
+
+fn create(
+    directory: BorrowedFd<'_>,
+    name: &std::ffi::OsStr,
+    inside: &Path,
+) -> Result<OwnedFd, RuntimeError> {
+    let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    rustix::fs::openat(directory, name, flags, Mode::from(0o644))
+        .map_err(|e| failed("create", inside)(e.into()))
+}
+
+/// Joins the layers, the lowest first in `layers`, and mounts the result.
+fn overlay(layers: &[PathBuf], upper: &Path, work: &Path, target: &Path) -> Result<(), Errno> {
+    match overlay_by_parts(layers, upper, work, target) {
+        // Linux before 6.5 knows no `lowerdir+`.
+        Err(Errno::INVAL) => overlay_by_option_string(layers, upper, work, target),
+        other => other,
+    }
+}
+
+/// One message for each layer: no limit on their number but the kernel's own of 500.
+fn overlay_by_parts(
+    layers: &[PathBuf],
+    upper: &Path,
+    work: &Path,
+    target: &Path,
+) -> Result<(), Errno> {
+    let fs = fsopen("overlay", FsOpenFlags::FSOPEN_CLOEXEC)?;
+    for layer in layers.iter().rev() {
+        fsconfig_set_string(&fs, "lowerdir+", layer)?;
+    }
+    fsconfig_set_string(&fs, "upperdir", upper)?;
+    fsconfig_set_string(&fs, "workdir", work)?;
+    // The writable layer goes with the container: nothing in it has to survive a power cut, and
+    // unmounting need not wait for the disk.
+    fsconfig_set_flag(&fs, "volatile")?;
+    fsconfig_create(&fs)?;
+    let mount = fsmount(
+        &fs,
+        FsMountFlags::FSMOUNT_CLOEXEC,
+        MountAttrFlags::MOUNT_ATTR_NODEV | MountAttrFlags::MOUNT_ATTR_NOSUID,
+    )?;
+    move_mount(mount, "", CWD, target, MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH)
+}
+
+/// All in one string of at most a page.
+fn overlay_by_option_string(
+    layers: &[PathBuf],
+    upper: &Path,
+    work: &Path,
+    target: &Path,
+) -> Result<(), Errno> {
+    let mut options = b"volatile,lowerdir=".to_vec();
+    for (i, layer) in layers.iter().rev().enumerate() {
+        if i > 0 {
+            options.push(b':');
+        }
+        escape(layer, &mut options);
+    }
+    options.extend_from_slice(b",upperdir=");
+    escape(upper, &mut options);
+    options.extend_from_slice(b",workdir=");
+    escape(work, &mut options);
+    let options = std::ffi::CString::new(options).map_err(|_| Errno::INVAL)?;
+    rustix::mount::mount(
+        "overlay",
+        target,
+        "overlay",
+        MountFlags::NODEV | MountFlags::NOSUID,
+        Some(options.as_c_str()),
+    )
+}
+
+/// `:` and `,` part the options, `\` takes their meaning away (overlayfs.rst, "Multiple lower layers").
+fn escape(path: &Path, options: &mut Vec<u8>) {
+    for byte in path.as_os_str().as_bytes() {
+        if matches!(byte, b':' | b',' | b'\\') {
+            options.push(b'\\');
+        }
+        options.push(*byte);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn option_string_survives_odd_paths() {
+        let mut out = Vec::new();
+        escape(Path::new(r"/a:b,c\d"), &mut out);
+        assert_eq!(out, br"/a\:b\,c\\d");
+    }
+}

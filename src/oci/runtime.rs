@@ -1,0 +1,154 @@
+//! libcontainer's calls. They may be made in a helper process only: see [`super::helper`].
+
+use std::fs::File;
+use std::os::fd::OwnedFd;
+use std::path::Path;
+
+use libcontainer::container::builder::ContainerBuilder;
+use libcontainer::oci_spec::runtime::{Process, Spec};
+use libcontainer::syscall::syscall::SyscallType;
+
+use super::executor::{BundleExecutor, NOT_FOUND, StartBarrier};
+use super::runtime_error::RuntimeError;
+use super::spec::Container;
+use super::{cgroup, seccomp};
+use crate::fsutil::{self, PathContext};
+
+/// The runtime specification's name in the bundle directory (config.md of the OCI runtime spec).
+const CONFIG_FILE: &str = "config.json";
+
+/// The streams a process in the container is given.
+pub(crate) struct Streams {
+    pub(crate) stdin: OwnedFd,
+    pub(crate) stdout: OwnedFd,
+    pub(crate) stderr: OwnedFd,
+}
+
+fn builder(container: &Container, streams: Streams) -> Result<ContainerBuilder, RuntimeError> {
+    let name = container.name.as_str();
+    let failed =
+        |e: libcontainer::error::LibcontainerError| RuntimeError::libcontainer("prepare", name, &e);
+    Ok(ContainerBuilder::new(name.to_owned(), SyscallType::default())
+        .with_root_path(container.state.join("runtime"))
+        .map_err(failed)?
+        .validate_id()
+        .map_err(failed)?
+        .with_stdin(streams.stdin)
+        .with_stdout(streams.stdout)
+        .with_stderr(streams.stderr))
+}
+
+fn executor(
+    container: &Container,
+    args: Vec<String>,
+    env: Vec<String>,
+    barrier: &StartBarrier,
+    dies_with_parent: bool,
+) -> Result<BundleExecutor, RuntimeError> {
+    let filters = seccomp::program().map_err(|e| RuntimeError::invalid(container, &e))?;
+    Ok(BundleExecutor { args, env, filters, dies_with_parent, report: barrier.write_fd() })
+}
+
+/// Creates and starts the container; its first process is a child of this one. Returns its pid
+/// when its program runs.
+///
+/// # Errors
+/// [`RuntimeError`]; nothing of the container runs then, its control group may be left.
+pub(crate) fn start(
+    container: &Container,
+    env: Vec<String>,
+    spec: &Spec,
+    streams: Streams,
+) -> Result<i32, RuntimeError> {
+    let name = container.name.as_str();
+    let config = container.state.join(CONFIG_FILE);
+    let json = serde_json::to_vec(spec).expect("a specification built from plain values encodes");
+    fsutil::write_atomically(&config, &json)?;
+    let program = container.process.args.first().cloned().unwrap_or_default();
+    let barrier = StartBarrier::new().at("make a pipe for", &config)?;
+    let executor = executor(container, container.process.args.clone(), env, &barrier, false)?;
+    let built = builder(container, streams)?
+        .with_executor(executor)
+        .as_init(&container.state)
+        .with_systemd(false)
+        .with_detach(true)
+        .build();
+    let mut created = built.map_err(|e| explain("create", name, &program, &e))?;
+    created.start().map_err(|e| explain("start", name, &program, &e))?;
+    if let Some(reason) = barrier.wait().at("read the start pipe of", &config)? {
+        return Err(not_runnable(name, &program, reason));
+    }
+    let pid = created.pid().map(|p| p.as_raw());
+    pid.ok_or_else(|| RuntimeError::HelperDied { container: name.to_owned() })
+}
+
+/// Runs a command in the running container; it is a child of this process. Returns its pid when
+/// its program runs.
+///
+/// # Errors
+/// [`RuntimeError`]; nothing of the command runs then.
+pub(crate) fn exec(
+    container: &Container,
+    env: Vec<String>,
+    process: &Process,
+    streams: Streams,
+) -> Result<i32, RuntimeError> {
+    let name = container.name.as_str();
+    let args = process.args().clone().unwrap_or_default();
+    let program = args.first().cloned().unwrap_or_default();
+    let file = container.state.join(format!("exec-{}.json", std::process::id()));
+    let json = serde_json::to_vec(process).expect("a process built from plain values encodes");
+    fsutil::write_atomically(&file, &json)?;
+    let barrier = StartBarrier::new().at("make a pipe for", &file)?;
+    let built = executor(container, args, env, &barrier, true).and_then(|executor| {
+        builder(container, streams)?
+            .with_executor(executor)
+            .as_tenant()
+            .with_detach(true)
+            .with_process(Some(&file))
+            .build()
+            .map_err(|e| explain("exec in", name, &program, &e))
+    });
+    fsutil::remove_file(&file)?;
+    let pid = built?;
+    if let Some(reason) = barrier.wait().at("read the start pipe of", &file)? {
+        return Err(not_runnable(name, &program, reason));
+    }
+    Ok(pid.as_raw())
+}
+
+/// Finds our own words in libcontainer's error.
+fn explain(
+    step: &'static str,
+    container: &str,
+    program: &str,
+    error: &libcontainer::error::LibcontainerError,
+) -> RuntimeError {
+    let error = RuntimeError::libcontainer(step, container, error);
+    match error {
+        RuntimeError::Libcontainer { message, .. } if message.contains(NOT_FOUND) => {
+            not_runnable(container, program, NOT_FOUND.to_owned())
+        }
+        other => other,
+    }
+}
+
+fn not_runnable(container: &str, program: &str, reason: String) -> RuntimeError {
+    let (program, container) = (program.to_owned(), container.to_owned());
+    if reason == NOT_FOUND {
+        RuntimeError::ProgramNotFound { program, container }
+    } else {
+        RuntimeError::ProgramNotRunnable { program, container, reason }
+    }
+}
+
+/// `/dev/null`, as a descriptor that libcontainer may close.
+pub(crate) fn null() -> Result<OwnedFd, RuntimeError> {
+    let path = Path::new("/dev/null");
+    Ok(File::options().read(true).write(true).open(path).at("open", path)?.into())
+}
+
+/// The container's group, as the specification has it.
+pub(crate) fn cgroups_path(container: &Container) -> String {
+    cgroup::path(&container.name).display().to_string()
+}

@@ -1,0 +1,194 @@
+//! Why a container could not be started, reached or removed.
+
+use std::io;
+use std::path::PathBuf;
+
+use super::helper::Failure;
+use super::spec::Container;
+use crate::error::{Classify, ErrorKind};
+use crate::fsutil::PathError;
+
+/// An error around a running container.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum RuntimeError {
+    /// The file system refused.
+    #[error(transparent)]
+    Path(#[from] PathError),
+    /// A helper process could not be started.
+    #[error("start the helper process of {container}")]
+    Spawn {
+        /// The container.
+        container: String,
+        /// What the kernel said.
+        #[source]
+        source: io::Error,
+    },
+    /// A helper process ended without a word.
+    #[error("the helper process of {container} ended before it reported")]
+    HelperDied {
+        /// The container.
+        container: String,
+    },
+    /// A helper process said what went wrong.
+    #[error(transparent)]
+    Reported(#[from] Failure),
+    /// A system call on the way to the container's root file system.
+    #[error("{action} {}", path.display())]
+    Rootfs {
+        /// What was tried.
+        action: &'static str,
+        /// Inside the container, or on the host.
+        path: PathBuf,
+        /// What the kernel said.
+        #[source]
+        source: io::Error,
+    },
+    /// The image has something in a place that the runtime must own.
+    #[error("the image's {path} is a {found}; carboy needs a directory there")]
+    HostileRootfs {
+        /// Inside the image.
+        path: &'static str,
+        /// What it is.
+        found: &'static str,
+    },
+    /// libcontainer could not do a step.
+    #[error("{step} container {container}: {message}")]
+    Libcontainer {
+        /// `create`, `start` or `exec in`.
+        step: &'static str,
+        /// The container.
+        container: String,
+        /// Its words, causes included.
+        message: String,
+    },
+    /// A program that is not in the container.
+    #[error("{program:?} is not found in container {container}")]
+    ProgramNotFound {
+        /// As asked for.
+        program: String,
+        /// The container.
+        container: String,
+    },
+    /// A program that cannot be run.
+    #[error("{program:?} cannot be run in container {container}: {reason}")]
+    ProgramNotRunnable {
+        /// As asked for.
+        program: String,
+        /// The container.
+        container: String,
+        /// Why.
+        reason: String,
+    },
+    /// A user that the container does not know, or a wish that makes no specification.
+    #[error("prepare container {container}: {message}")]
+    Invalid {
+        /// The container.
+        container: String,
+        /// What is wrong.
+        message: String,
+        /// How it is classified.
+        kind: ErrorKind,
+    },
+    /// The container does not run.
+    #[error("container {container} is not running")]
+    NotRunning {
+        /// The container.
+        container: String,
+    },
+    /// A process would not end.
+    #[error("process {pid} of container {container} is still there after it was killed")]
+    Survivor {
+        /// The container.
+        container: String,
+        /// The process.
+        pid: i32,
+    },
+    /// A process could not be signalled or waited for.
+    #[error("{action} process {pid} of container {container}")]
+    Process {
+        /// What was tried.
+        action: &'static str,
+        /// The container.
+        container: String,
+        /// The process.
+        pid: i32,
+        /// What the kernel said.
+        #[source]
+        source: io::Error,
+    },
+}
+
+impl RuntimeError {
+    /// libcontainer's error with all its causes.
+    pub(crate) fn libcontainer(
+        step: &'static str,
+        container: &str,
+        error: &dyn std::error::Error,
+    ) -> Self {
+        let mut message = error.to_string();
+        let mut source = error.source();
+        while let Some(cause) = source {
+            let text = cause.to_string();
+            if !message.contains(&text) {
+                message.push_str(": ");
+                message.push_str(&text);
+            }
+            source = cause.source();
+        }
+        Self::Libcontainer { step, container: container.to_owned(), message }
+    }
+
+    /// What a pure module found wrong with the container.
+    pub(crate) fn invalid(container: &Container, error: &impl Classify) -> Self {
+        let container = container.name.to_string();
+        Self::Invalid { container, message: error.to_string(), kind: error.kind() }
+    }
+
+    /// 126 or 127 where Docker's `exec` and `run` say so.
+    pub(crate) fn exit_code(&self) -> Option<u8> {
+        match self {
+            Self::ProgramNotRunnable { .. } => Some(126),
+            Self::ProgramNotFound { .. } => Some(127),
+            Self::Reported(failure) => failure.exit_code,
+            _ => None,
+        }
+    }
+}
+
+impl Classify for RuntimeError {
+    fn kind(&self) -> ErrorKind {
+        match self {
+            Self::Path(e) => e.kind(),
+            Self::Reported(e) => e.kind(),
+            Self::HostileRootfs { .. } => ErrorKind::Invalid,
+            Self::Invalid { kind, .. } => *kind,
+            Self::ProgramNotFound { .. } | Self::NotRunning { .. } => ErrorKind::NotFound,
+            Self::Spawn { source, .. } | Self::Rootfs { source, .. } => match source.raw_os_error()
+            {
+                Some(libc::EPERM | libc::EACCES) => ErrorKind::Permission,
+                Some(libc::ENOSYS | libc::ENODEV | libc::EOPNOTSUPP) => ErrorKind::Unsupported,
+                _ => ErrorKind::Failed,
+            },
+            _ => ErrorKind::Failed,
+        }
+    }
+
+    fn hint(&self) -> Option<String> {
+        match self {
+            Self::Path(e) => e.hint(),
+            Self::Reported(e) => e.hint(),
+            Self::NotRunning { .. } => Some("`carboy up SLUG` starts it".to_owned()),
+            Self::Spawn { .. } | Self::Rootfs { .. } => match self.kind() {
+                ErrorKind::Permission => {
+                    Some("this needs CAP_SYS_ADMIN: run carboy as root".to_owned())
+                }
+                ErrorKind::Unsupported => Some(
+                    "this needs Linux 5.12 or newer with overlayfs and mount_setattr".to_owned(),
+                ),
+                _ => None,
+            },
+            _ => None,
+        }
+    }
+}

@@ -1,0 +1,127 @@
+//! What a monitor writes down about its container, for later calls to read: one file when it has
+//! started, one when it has ended. Both are written whole or not at all.
+
+use std::path::Path;
+
+use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
+
+use super::identity::ProcessIdentity;
+use crate::fsutil::{self, PathError};
+
+const MONITOR_FILE: &str = "monitor.json";
+const STARTED_FILE: &str = "started.json";
+const ENDED_FILE: &str = "ended.json";
+
+/// A container that was started.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Started {
+    /// PID 1 of the container.
+    pub init: ProcessIdentity,
+    /// When, in RFC 3339.
+    pub started_at: String,
+}
+
+/// A container that has ended.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Ended {
+    /// Its exit code, or 128 + the signal that ended it.
+    pub exit_code: i32,
+    /// When, in RFC 3339.
+    pub finished_at: String,
+}
+
+/// How a container stands.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum ContainerState {
+    /// Nothing of it was started, or its start was cut short.
+    NotStarted,
+    /// It runs.
+    Running(Started),
+    /// It has ended; without its monitor's last word the exit code is lost.
+    Exited(Started, Option<Ended>),
+}
+
+impl ContainerState {
+    /// Reads the state of the container whose run-time directory is `dir`.
+    ///
+    /// # Errors
+    /// What the file system said.
+    pub fn read(dir: &Path) -> Result<Self, PathError> {
+        let Some(started) = read::<Started>(&dir.join(STARTED_FILE))? else {
+            return Ok(Self::NotStarted);
+        };
+        // A process that cannot be looked at is taken as running: the safe side for every caller.
+        if !matches!(started.init.open(), Ok(None)) {
+            return Ok(Self::Running(started));
+        }
+        let ended = read::<Ended>(&dir.join(ENDED_FILE))?;
+        Ok(Self::Exited(started, ended))
+    }
+}
+
+/// Writes down which process is about to start the container, and will watch it.
+///
+/// # Errors
+/// What the file system said.
+pub fn write_monitor(dir: &Path, monitor: &ProcessIdentity) -> Result<(), PathError> {
+    write(&dir.join(MONITOR_FILE), monitor)
+}
+
+/// The process that starts or watches the container, if one ever began to.
+///
+/// # Errors
+/// What the file system said.
+pub fn read_monitor(dir: &Path) -> Result<Option<ProcessIdentity>, PathError> {
+    read(&dir.join(MONITOR_FILE))
+}
+
+/// Writes down that the container was started.
+///
+/// # Errors
+/// What the file system said.
+pub fn write_started(dir: &Path, started: &Started) -> Result<(), PathError> {
+    write(&dir.join(STARTED_FILE), started)
+}
+
+/// Writes down that the container has ended.
+///
+/// # Errors
+/// What the file system said.
+pub fn write_ended(dir: &Path, ended: &Ended) -> Result<(), PathError> {
+    write(&dir.join(ENDED_FILE), ended)
+}
+
+fn write(path: &Path, value: &impl Serialize) -> Result<(), PathError> {
+    let content = serde_json::to_vec(value).expect("plain structs of numbers and text encode");
+    fsutil::write_atomically(path, &content)
+}
+
+/// A file that does not parse counts as absent: it is of another version, and the processes it
+/// speaks of are found through the cgroup.
+fn read<T: DeserializeOwned>(path: &Path) -> Result<Option<T>, PathError> {
+    Ok(fsutil::read_optional(path)?.and_then(|content| serde_json::from_slice(&content).ok()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn state_follows_the_process_and_the_files() {
+        let dir = tempfile::tempdir().unwrap();
+        assert_eq!(ContainerState::read(dir.path()).unwrap(), ContainerState::NotStarted);
+        let me = ProcessIdentity::of(std::process::id().cast_signed()).unwrap();
+        let mut started = Started { init: me, started_at: String::new() };
+        write_started(dir.path(), &started).unwrap();
+        assert!(matches!(ContainerState::read(dir.path()).unwrap(), ContainerState::Running(_)));
+        started.init.start_time += 1;
+        write_started(dir.path(), &started).unwrap();
+        let lost = ContainerState::read(dir.path()).unwrap();
+        assert_eq!(lost, ContainerState::Exited(started.clone(), None));
+        let ended = Ended { exit_code: 143, finished_at: String::new() };
+        write_ended(dir.path(), &ended).unwrap();
+        let told = ContainerState::read(dir.path()).unwrap();
+        assert_eq!(told, ContainerState::Exited(started, Some(ended)));
+    }
+}
