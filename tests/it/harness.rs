@@ -84,6 +84,14 @@ fn something_missing_is_seen() {
 }
 
 #[test]
+fn what_is_allowed_is_no_leak() {
+    let mut host = TestHost::new();
+    host.allow("/run/kept");
+    host.run(["sh", "-c", "mkdir /run/kept /var/lib/carboy; touch /run/kept/file"]).ok();
+    host.assert_clean();
+}
+
+#[test]
 fn orphans_are_reaped() {
     let host = TestHost::new();
     host.run(["sh", "-c", "(sleep 0.1 & sleep 0.2 &) >/dev/null 2>&1"]).ok();

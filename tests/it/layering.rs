@@ -105,7 +105,9 @@ fn collect(directory: &Path, files: &mut Vec<PathBuf>) {
         let path = entry.path();
         if path.is_dir() {
             collect(&path, files);
-        } else if path.extension().is_some_and(|e| e == "rs") && path.file_stem().unwrap() != "tests" {
+        } else if path.extension().is_some_and(|e| e == "rs")
+            && path.file_stem().unwrap() != "tests"
+        {
             files.push(path);
         }
     }

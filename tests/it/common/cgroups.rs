@@ -63,7 +63,10 @@ impl Cgroups {
         for hierarchy in hierarchies() {
             let directory = hierarchy.mount.join(id);
             fs::create_dir(&directory).unwrap_or_else(|e| {
-                panic!("cannot make {}: {e}; the tests need root and writable cgroups", directory.display())
+                panic!(
+                    "cannot make {}: {e}; the tests need root and writable cgroups",
+                    directory.display()
+                )
             });
             match hierarchy.v1 {
                 // cpusets(7): a new one is empty and takes no process before it is filled.

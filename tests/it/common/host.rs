@@ -25,8 +25,7 @@ use super::uplink::Uplink;
 const BOOT: &str = include_str!("boot.sh");
 
 /// Moves itself into the cgroups that are listed before `--`, then becomes the command.
-const JOIN: &str =
-    r#"while [ "$1" != -- ]; do echo 0 >"$1/cgroup.procs" || exit 99; shift; done; shift; exec "$@""#;
+const JOIN: &str = r#"while [ "$1" != -- ]; do echo 0 >"$1/cgroup.procs" || exit 99; shift; done; shift; exec "$@""#;
 
 /// The search path of every command.
 const PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
@@ -68,11 +67,8 @@ impl TestHost {
     fn boot(only_v2: bool) -> Self {
         require_privileges();
         static COUNT: AtomicU32 = AtomicU32::new(0);
-        let name = format!(
-            "carboy-it-{}-{}",
-            std::process::id(),
-            COUNT.fetch_add(1, Ordering::Relaxed)
-        );
+        let name =
+            format!("carboy-it-{}-{}", std::process::id(), COUNT.fetch_add(1, Ordering::Relaxed));
         let directory = Path::new(env!("CARGO_TARGET_TMPDIR")).join(&name);
         fs::create_dir_all(&directory).unwrap();
         let cgroups = Cgroups::new(&name);
@@ -207,6 +203,11 @@ impl TestHost {
     pub(crate) fn uplink(&mut self) -> &Uplink {
         self.uplink = Some(Uplink::new(self.init, &self.directory));
         self.take_baseline();
+        self.uplink.as_ref().unwrap()
+    }
+
+    /// The way out that [`TestHost::uplink`] made.
+    pub(crate) fn existing_uplink(&self) -> &Uplink {
         self.uplink.as_ref().unwrap()
     }
 

@@ -17,8 +17,8 @@ const BUSYBOX: &str = "/bin/busybox";
 const RECIPE: u32 = 1;
 
 const APPLETS: [&str; 20] = [
-    "cat", "echo", "env", "grep", "hostname", "httpd", "id", "ip", "kill", "ls", "nc", "ping", "ps",
-    "pwd", "sh", "sleep", "stat", "touch", "wc", "wget",
+    "cat", "echo", "env", "grep", "hostname", "httpd", "id", "ip", "kill", "ls", "nc", "ping",
+    "ps", "pwd", "sh", "sleep", "stat", "touch", "wc", "wget",
 ];
 
 /// What the image runs: a web server, until SIGTERM, which ends it at once.
@@ -66,8 +66,9 @@ pub(crate) fn layered() -> Image {
 fn directory() -> &'static Path {
     static MADE: OnceLock<PathBuf> = OnceLock::new();
     MADE.get_or_init(|| {
-        let about = fs::metadata(BUSYBOX)
-            .unwrap_or_else(|e| panic!("{BUSYBOX}: {e}; the tests need the package busybox-static"));
+        let about = fs::metadata(BUSYBOX).unwrap_or_else(|e| {
+            panic!("{BUSYBOX}: {e}; the tests need the package busybox-static")
+        });
         let changed = about.modified().unwrap().duration_since(UNIX_EPOCH).unwrap().as_secs();
         let root = Path::new(env!("CARGO_TARGET_TMPDIR"));
         let kept = root.join(format!("images-{RECIPE}-{}-{changed}", about.len()));

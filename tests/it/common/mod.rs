@@ -1,5 +1,6 @@
 //! What all tests stand on: throwaway hosts, commands inside them, a leak check and test images.
 
+pub(crate) mod bottle;
 pub(crate) mod cgroups;
 pub(crate) mod host;
 pub(crate) mod images;
@@ -11,6 +12,7 @@ pub(crate) mod uplink;
 use std::time::{Duration, Instant};
 
 pub(crate) use host::TestHost;
+pub(crate) use output::Output;
 
 /// Polls until `done` answers true; false if it has not within `limit`.
 pub(crate) fn poll(limit: Duration, mut done: impl FnMut() -> bool) -> bool {

@@ -20,7 +20,8 @@ pub(crate) const HOST: Ipv4Addr = Ipv4Addr::new(192, 0, 2, 2);
 pub(crate) const DEVICE: &str = "up0";
 
 /// Holds the namespace until its standard input closes.
-const HOLDER: &str = r#"read -r pid _ </proc/self/stat; ip link set lo up; echo "ready $pid"; read -r _"#;
+const HOLDER: &str =
+    r#"read -r pid _ </proc/self/stat; ip link set lo up; echo "ready $pid"; read -r _"#;
 
 /// The second namespace; goes when dropped, and the veth pair with it.
 #[derive(Debug)]
