@@ -2,8 +2,8 @@
 
 use std::time::Duration;
 
-use crate::common::TestHost;
 use crate::common::bottle::{HEALTH, assert_answers, assert_echoes, down, up};
+use crate::common::{TestHost, poll};
 
 /// From before the first change to after the last, in milliseconds, denser at the start.
 const POINTS: [u64; 14] = [1, 3, 6, 9, 12, 16, 20, 25, 32, 40, 55, 80, 120, 200];
@@ -12,12 +12,11 @@ const POINTS: [u64; 14] = [1, 3, 6, 9, 12, 16, 20, 25, 32, 40, 55, 80, 120, 200]
 fn killed_after(host: &TestHost, milliseconds: u64, arguments: &[&str]) -> bool {
     let mut call = host.spawn_carboy(arguments);
     // The time of nsenter and of joining the cgroups does not count.
-    let started = || {
-        call.pid().is_some_and(|pid| {
-            std::fs::read(format!("/proc/{pid}/comm")).is_ok_and(|comm| comm == b"carboy\n")
-        })
-    };
-    crate::common::poll(Duration::from_secs(5), || started() || call.pid().is_none());
+    let began = poll(Duration::from_secs(5), || {
+        let comm = call.pid().map(|pid| std::fs::read(format!("/proc/{pid}/comm")));
+        matches!(comm, Some(Ok(comm)) if comm == b"carboy\n") || call.ended()
+    });
+    assert!(began, "{arguments:?} does not begin");
     std::thread::sleep(Duration::from_millis(milliseconds));
     call.kill()
 }
@@ -41,11 +40,13 @@ fn up_after_a_killed_up_converges() {
 #[test]
 fn down_after_a_killed_up_leaves_nothing() {
     let host = TestHost::new();
+    let mut killed = 0;
     for point in POINTS {
-        killed_after(&host, point, &["up", "demo"]);
+        killed += usize::from(killed_after(&host, point, &["up", "demo"]));
         down(&host, "demo");
         host.assert_clean();
     }
+    assert!(killed > 0, "no call was killed before its end");
 }
 
 #[test]

@@ -58,12 +58,12 @@ fn a_damaged_network_is_repaired() {
     ];
     let bridge = bridge_of(NETWORK);
     for damage in damages {
-        let before = host.run(["sh", "-c", "ip -j address show $0; nft list ruleset", &bridge]);
+        let before = host.run(["sh", "-c", "ip -4 -j address show $0; nft list ruleset", &bridge]);
         host.run(["sh", "-c", damage, &bridge]).ok();
         assert_eq!(made()["changed"], true, "{damage}");
         assert_eq!(made()["changed"], false, "{damage}");
-        let after = host.run(["sh", "-c", "ip -j address show $0; nft list ruleset", &bridge]);
-        assert_eq!(without_times(&before.stdout()), without_times(&after.stdout()), "{damage}");
+        let after = host.run(["sh", "-c", "ip -4 -j address show $0; nft list ruleset", &bridge]);
+        assert_eq!(comparable(&before.stdout()), comparable(&after.stdout()), "{damage}");
     }
     host.run(["ip", "link", "del", &bridge]).ok();
     assert_eq!(made()["changed"], true);
@@ -75,23 +75,23 @@ fn a_damaged_network_is_repaired() {
 fn an_overlap_names_who_has_the_range() {
     let mut host = TestHost::new();
     for words in [
-        "ip link add dummy0 type dummy",
-        "ip address add 10.9.0.1/24 dev dummy0",
-        "ip link set dummy0 up",
-        "ip link add dummy1 type dummy",
-        "ip address add 10.10.0.1/24 dev dummy1",
-        "ip route add 10.11.0.0/16 dev dummy0",
+        "ip link add lan0 type bridge",
+        "ip address add 10.9.0.1/24 dev lan0",
+        "ip link set lan0 up",
+        "ip link add lan1 type bridge",
+        "ip address add 10.10.0.1/24 dev lan1",
+        "ip route add 10.11.0.0/16 dev lan0",
     ] {
         host.run(words.split(' ').collect::<Vec<_>>()).ok();
     }
     host.take_baseline();
     for (subnet, gateway, device) in [
-        ("10.9.0.0/24", "10.9.0.254", "dummy0"),
-        ("10.9.0.128/25", "10.9.0.129", "dummy0"),
-        ("10.8.0.0/14", "10.8.0.1", "dummy"),
+        ("10.9.0.0/24", "10.9.0.254", "lan0"),
+        ("10.9.0.128/25", "10.9.0.129", "lan0"),
+        ("10.8.0.0/14", "10.8.0.1", "lan"),
         // A device that is down has an address, but no route.
-        ("10.10.0.0/24", "10.10.0.254", "dummy1"),
-        ("10.11.3.0/24", "10.11.3.1", "dummy0"),
+        ("10.10.0.0/24", "10.10.0.254", "lan1"),
+        ("10.11.3.0/24", "10.11.3.1", "lan0"),
     ] {
         let error = create(&host, NETWORK, subnet, gateway).error(4, "overlap").to_string();
         assert!(error.contains(device), "{subnet}: {error}");
@@ -153,12 +153,12 @@ fn up_with_the_same_spec_writes_nothing() {
     let bottle = up(&host, &arguments);
     let state = "ip -j link; ip -j address; ip -j route; ip -j neigh show nud permanent; \
                  nft -a list ruleset; ip -j -n claude-bottle-sidecars-demo address";
-    let before = without_times(&host.run(["sh", "-c", state]).ok().stdout());
+    let before = comparable(&host.run(["sh", "-c", state]).ok().stdout());
     let mut monitor = host.spawn(["timeout", "5", "ip", "monitor", "all"]);
     let again = up(&host, &arguments);
     assert_eq!(again["changed"], false);
     assert_eq!(again["pid"], bottle["pid"]);
-    assert_eq!(without_times(&host.run(["sh", "-c", state]).ok().stdout()), before);
+    assert_eq!(comparable(&host.run(["sh", "-c", state]).ok().stdout()), before);
     monitor.kill();
     let seen: Vec<String> = monitor.lines().filter(|l| l.contains("cb-")).collect();
     assert!(!seen.iter().any(|l| l.contains("Deleted")), "{seen:#?}");
@@ -200,9 +200,9 @@ fn up_completes_a_network_that_is_there() {
 fn foreign_things_are_never_taken_over() {
     let bridge = bridge_of(NETWORK);
     let links = [
-        format!("ip link add {bridge} type dummy"),
+        format!("ip link add {bridge} type bridge"),
         format!(
-            "ip link add foreign0 type dummy && ip link property add dev foreign0 altname {NETWORK}"
+            "ip link add foreign0 type bridge && ip link property add dev foreign0 altname {NETWORK}"
         ),
         format!("ip netns add {CONTAINER}"),
     ];
@@ -222,8 +222,11 @@ fn bridge_of(network: &str) -> String {
     carboy::names::NetworkName::new(network).unwrap().bridge().to_string()
 }
 
-/// Rule handles and packet counts change without anybody's doing.
-fn without_times(text: &str) -> String {
+/// Rule handles and packet counts change without anybody's doing, and the order of set elements
+/// says nothing.
+fn comparable(text: &str) -> String {
     let keep = |word: &&str| !word.chars().all(|c| c.is_ascii_digit());
-    text.split(' ').filter(keep).collect::<Vec<_>>().join(" ")
+    let mut words: Vec<&str> = text.split_whitespace().filter(keep).collect();
+    words.sort_unstable();
+    words.join(" ")
 }

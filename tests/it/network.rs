@@ -67,14 +67,14 @@ fn a_taken_subnet_is_not_chosen() {
     let host = TestHost::new();
     let wanted = host.carboy(&["plan", "--json", "demo"]).ok().stdout_json();
     let address = format!("{}/24", text(&wanted, "gateway"));
-    host.run(["ip", "link", "add", "dummy0", "type", "dummy"]).ok();
-    host.run(["ip", "address", "add", &address, "dev", "dummy0"]).ok();
-    host.run(["ip", "link", "set", "dummy0", "up"]).ok();
+    host.run(["ip", "link", "add", "lan0", "type", "bridge"]).ok();
+    host.run(["ip", "address", "add", &address, "dev", "lan0"]).ok();
+    host.run(["ip", "link", "set", "lan0", "up"]).ok();
     let bottle = up(&host, &["demo"]);
     assert_ne!(bottle["subnet"], wanted["subnet"]);
     assert_answers(&host, &bottle, HEALTH);
     down(&host, "demo");
-    host.run(["ip", "link", "del", "dummy0"]).ok();
+    host.run(["ip", "link", "del", "lan0"]).ok();
 }
 
 #[test]

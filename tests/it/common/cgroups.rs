@@ -3,9 +3,13 @@
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
+use std::sync::Once;
 use std::time::Duration;
 
 use super::poll;
+
+/// What the name of every test's cgroup begins with.
+pub(crate) const PREFIX: &str = "carboy-it-";
 
 /// One mounted hierarchy.
 #[derive(Clone, Debug)]
@@ -57,8 +61,10 @@ pub(crate) struct Cgroups {
 }
 
 impl Cgroups {
-    /// Makes them, named `id`.
+    /// Makes them, named `id`, which begins with [`PREFIX`] and the test process' pid.
     pub(crate) fn new(id: &str) -> Self {
+        static SWEPT: Once = Once::new();
+        SWEPT.call_once(sweep);
         let mut made = Self { directories: Vec::new() };
         for hierarchy in hierarchies() {
             let directory = hierarchy.mount.join(id);
@@ -103,6 +109,20 @@ impl Drop for Cgroups {
             let gone = poll(Duration::from_secs(5), || remove(directory).is_ok());
             if !gone && !std::thread::panicking() {
                 panic!("{} cannot be removed", directory.display());
+            }
+        }
+    }
+}
+
+/// Removes what a killed test process left: cgroups are all that outlives its hosts.
+fn sweep() {
+    for hierarchy in hierarchies() {
+        for entry in fs::read_dir(&hierarchy.mount).into_iter().flatten().flatten() {
+            let name = entry.file_name().to_string_lossy().into_owned();
+            let pid = name.strip_prefix(PREFIX).and_then(|rest| rest.split('-').next());
+            if pid.is_some_and(|pid| !Path::new("/proc").join(pid).exists()) {
+                // One that still has processes belongs to somebody whose pids are not ours.
+                drop(remove(&entry.path()));
             }
         }
     }

@@ -14,11 +14,12 @@ use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use serde_json::Value;
 
-use super::cgroups::Cgroups;
+use super::cgroups::{Cgroups, PREFIX};
 use super::leaks::Snapshot;
 use super::netns;
 use super::output::Output;
 use super::poll;
+use super::spawned::Spawned;
 use super::uplink::Uplink;
 
 /// PID 1 of a host.
@@ -68,7 +69,7 @@ impl TestHost {
         require_privileges();
         static COUNT: AtomicU32 = AtomicU32::new(0);
         let name =
-            format!("carboy-it-{}-{}", std::process::id(), COUNT.fetch_add(1, Ordering::Relaxed));
+            format!("{PREFIX}{}-{}", std::process::id(), COUNT.fetch_add(1, Ordering::Relaxed));
         let directory = Path::new(env!("CARGO_TARGET_TMPDIR")).join(&name);
         fs::create_dir_all(&directory).unwrap();
         let cgroups = Cgroups::new(&name);
@@ -187,11 +188,8 @@ impl TestHost {
 
     /// Starts a command inside, in the host's own cgroups, and goes on.
     pub(crate) fn spawn<S: AsRef<str>>(&self, command: impl AsRef<[S]>) -> Spawned {
-        let mut ready = self.joined_command(command.as_ref());
-        ready.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::null());
-        let mut child = ready.spawn().unwrap();
-        let stdout = child.stdout.take();
-        Spawned { child, stdout }
+        let ready = self.joined_command(command.as_ref());
+        Spawned::new(ready)
     }
 
     /// One attempt to connect to `to` from inside the host.
@@ -285,51 +283,6 @@ impl Drop for TestHost {
     }
 }
 
-/// A command that runs inside; killed when dropped.
-#[derive(Debug)]
-pub(crate) struct Spawned {
-    /// `nsenter`, whose only child is the command itself.
-    child: Child,
-    stdout: Option<std::process::ChildStdout>,
-}
-
-impl Spawned {
-    /// The command's process, as the machine counts; none once it has ended.
-    pub(crate) fn pid(&self) -> Option<u32> {
-        child_of(self.child.id())
-    }
-
-    /// Kills the command with SIGKILL and waits for its end; true if it was still running.
-    pub(crate) fn kill(&mut self) -> bool {
-        let running = matches!(self.child.try_wait(), Ok(None));
-        if let Some(pid) = self.pid() {
-            // It may end by itself in between.
-            let _ = kill(Pid::from_raw(pid.cast_signed()), Signal::SIGKILL);
-        }
-        drop(self.child.kill());
-        drop(self.child.wait());
-        running
-    }
-
-    /// Waits for the end; the exit code, if it was not a signal.
-    pub(crate) fn wait(&mut self) -> Option<i32> {
-        let ended = poll(Duration::from_secs(30), || self.child.try_wait().unwrap().is_some());
-        assert!(ended, "the spawned command still runs after 30 s");
-        self.child.wait().unwrap().code()
-    }
-
-    /// The lines of its stdout as they come.
-    pub(crate) fn lines(&mut self) -> impl Iterator<Item = String> + use<> {
-        BufReader::new(self.stdout.take().unwrap()).lines().map_while(Result::ok)
-    }
-}
-
-impl Drop for Spawned {
-    fn drop(&mut self) {
-        self.kill();
-    }
-}
-
 /// Reads `ready PID` from a new namespace's first process; shows its stderr if it dies instead.
 pub(crate) fn wait_ready(child: &mut Child, what: &str) -> u32 {
     let mut line = String::new();
@@ -361,12 +314,6 @@ fn carboy_command<'a>(arguments: &[&'a str]) -> Vec<&'a str> {
 
 fn shown<S: AsRef<str>>(command: &[S]) -> String {
     command.iter().map(AsRef::as_ref).collect::<Vec<_>>().join(" ")
-}
-
-/// The only child of a process (proc_pid_task_children(5)).
-fn child_of(pid: u32) -> Option<u32> {
-    let children = fs::read_to_string(format!("/proc/{pid}/task/{pid}/children")).ok()?;
-    children.split_whitespace().next()?.parse().ok()
 }
 
 /// The machine's own cgroup of a host on pure v2, and each cgroup directory as seen inside.
