@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 const SHARED: [&str; 3] = ["names", "error", "presence"];
 
 /// Modules that compute and nothing else: file stems, or directories, below `src`.
+/// Files beside them whose names begin so (`ruleset_sets.rs`) are of them.
 const PURE: [&str; 10] = [
     "names",
     "spec",
@@ -44,17 +45,16 @@ const IMPURE: [&str; 17] = [
 #[test]
 fn net_and_oci_import_neither_each_other_nor_upwards() {
     for own in ["net", "oci"] {
-        for (path, code) in sources(own) {
+        for (path, code) in sources(&format!("{own}/")) {
             for (number, name) in crate_paths(&code) {
                 assert!(
                     name == own || SHARED.contains(&name.as_str()),
                     "src/{path}:{number}: `{own}` may not know `crate::{name}`"
                 );
             }
-            // From src/net/mod.rs one `super` leads to the crate, from a file beside it two do.
-            let up = if path == format!("{own}/mod.rs") { "super::" } else { "super::super::" };
-            let depth = path.matches('/').count() - 1;
-            let up = format!("{}{up}", "super::".repeat(depth));
+            // As many `super` as the module's path is long lead to the crate.
+            let own_level = usize::from(!path.ends_with("/mod.rs"));
+            let up = "super::".repeat(path.matches('/').count() + own_level);
             for (number, line) in code.lines().enumerate() {
                 let above = line.trim_start().starts_with("use ") && line.contains(&up);
                 assert!(!above, "src/{path}:{}: leads out of `{own}`", number + 1);
@@ -83,16 +83,14 @@ fn grouped_imports_are_understood() {
     assert_eq!(names, ["names", "engine", "net", "host"]);
 }
 
-/// The files of a module (`src/NAME.rs`, `src/NAME*.rs` beside it, all below `src/NAME/`), without
-/// comments and unit tests. A module that is not there has none.
+/// The files of a module and of those beside it whose names begin with its own (`src/NAME*.rs`,
+/// `src/NAME*/`), without comments and unit tests. A module that is not there has none.
 fn sources(module: &str) -> Vec<(String, String)> {
     let src = Path::new(env!("CARGO_MANIFEST_DIR")).join("src");
+    let start = src.join(module);
     let mut files = Vec::new();
-    let file = src.join(format!("{module}.rs"));
-    if file.is_file() {
-        files.push(file);
-    }
-    collect(&src.join(module), &mut files);
+    collect(start.parent().unwrap(), &mut files);
+    files.retain(|file| file.to_string_lossy().starts_with(start.to_string_lossy().as_ref()));
     let read = |path: PathBuf| {
         let name = path.strip_prefix(&src).unwrap().display().to_string();
         (name, code_of(&fs::read_to_string(&path).unwrap()))

@@ -114,18 +114,29 @@ impl Drop for Cgroups {
     }
 }
 
-/// Removes what a killed test process left: cgroups are all that outlives its hosts.
+/// Removes what a killed test process left: its cgroups and directories outlive its hosts.
 fn sweep() {
     for hierarchy in hierarchies() {
-        for entry in fs::read_dir(&hierarchy.mount).into_iter().flatten().flatten() {
-            let name = entry.file_name().to_string_lossy().into_owned();
-            let pid = name.strip_prefix(PREFIX).and_then(|rest| rest.split('-').next());
-            if pid.is_some_and(|pid| !Path::new("/proc").join(pid).exists()) {
-                // One that still has processes belongs to somebody whose pids are not ours.
-                drop(remove(&entry.path()));
-            }
+        for left in of_dead_processes(&hierarchy.mount) {
+            // One that still has processes belongs to somebody whose pids are not ours.
+            drop(remove(&left));
         }
     }
+    for left in of_dead_processes(Path::new(env!("CARGO_TARGET_TMPDIR"))) {
+        // Another run may be sweeping too.
+        drop(fs::remove_dir_all(left));
+    }
+}
+
+/// What stands in `directory` under the name of a test process that is gone.
+fn of_dead_processes(directory: &Path) -> Vec<PathBuf> {
+    let entries = fs::read_dir(directory).into_iter().flatten().flatten();
+    let dead = |path: &PathBuf| {
+        let name = path.file_name().unwrap().to_string_lossy();
+        let pid = name.strip_prefix(PREFIX).and_then(|rest| rest.split('-').next());
+        pid.is_some_and(|pid| !Path::new("/proc").join(pid).exists())
+    };
+    entries.map(|entry| entry.path()).filter(dead).collect()
 }
 
 fn remove(directory: &Path) -> io::Result<()> {
