@@ -1,0 +1,118 @@
+//! The world outside a test host: a second network namespace behind a veth pair, with the
+//! documentation addresses of RFC 5737, and servers that say whom they see.
+
+use std::io::{Read, Write};
+use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::time::Duration;
+
+use super::host::{clean, wait_ready};
+use super::{netns, output::Output, poll};
+
+/// The outside's own address, the host's default gateway.
+pub(crate) const OUTSIDE: Ipv4Addr = Ipv4Addr::new(192, 0, 2, 1);
+
+/// The host's address on the uplink.
+pub(crate) const HOST: Ipv4Addr = Ipv4Addr::new(192, 0, 2, 2);
+
+/// The host's end of the veth pair.
+pub(crate) const DEVICE: &str = "up0";
+
+/// Holds the namespace until its standard input closes.
+const HOLDER: &str =
+    r#"read -r pid _ </proc/self/stat; ip link set lo up; echo "ready $pid"; read -r _"#;
+
+/// The second namespace; goes when dropped, and the veth pair with it.
+#[derive(Debug)]
+pub(crate) struct Uplink {
+    holder: Child,
+    pid: u32,
+    home: PathBuf,
+}
+
+impl Uplink {
+    /// Connects the host whose PID 1 is `init`.
+    pub(crate) fn new(init: u32, home: &Path) -> Self {
+        let mut command = clean(Command::new("unshare"), home);
+        command.args(["--net", "bash", "-c", HOLDER]);
+        command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        let mut holder = command.spawn().unwrap();
+        let pid = wait_ready(&mut holder, "the uplink");
+        let uplink = Self { holder, pid, home: home.to_owned() };
+        let init = init.to_string();
+        for words in [
+            format!("ip link add out0 type veth peer name {DEVICE} netns {init}"),
+            format!("ip address add {OUTSIDE}/24 dev out0"),
+            "ip link set out0 up".to_owned(),
+        ] {
+            uplink.run(&words.split(' ').collect::<Vec<_>>()).ok();
+        }
+        for words in [
+            format!("ip address add {HOST}/24 dev {DEVICE}"),
+            format!("ip link set {DEVICE} up"),
+            format!("ip route add default via {OUTSIDE}"),
+        ] {
+            nsenter(&init, &words.split(' ').collect::<Vec<_>>(), home).ok();
+        }
+        // The first packets over a fresh veth pair may be lost.
+        let listener = uplink.bind(0);
+        let to = listener.local_addr().unwrap();
+        let inside = netns::of_pid(init.parse().unwrap());
+        let limit = Duration::from_millis(500);
+        let connected = poll(Duration::from_secs(5), || netns::connect(&inside, to, limit).is_ok());
+        assert!(connected, "the uplink carries nothing");
+        uplink
+    }
+
+    /// Runs a command outside.
+    pub(crate) fn run(&self, command: &[&str]) -> Output {
+        nsenter(&self.pid.to_string(), command, &self.home)
+    }
+
+    /// Starts an HTTP server on a free port that answers everything with the address it sees.
+    pub(crate) fn serve_peer_address(&self) -> SocketAddr {
+        let listener = self.bind(0);
+        let address = listener.local_addr().unwrap();
+        // It ends with the test process: accept has no deadline, and the thread costs nothing.
+        std::thread::spawn(move || {
+            for stream in listener.incoming().flatten() {
+                // A client that hangs up early is not the server's failure.
+                drop(answer(stream));
+            }
+        });
+        address
+    }
+
+    /// One attempt to connect from outside.
+    pub(crate) fn tcp(&self, to: impl Into<SocketAddr>) -> std::io::Result<TcpStream> {
+        netns::connect(&netns::of_pid(self.pid), to.into(), Duration::from_secs(1))
+    }
+
+    fn bind(&self, port: u16) -> TcpListener {
+        netns::inside(&netns::of_pid(self.pid), || TcpListener::bind((OUTSIDE, port)).unwrap())
+    }
+}
+
+impl Drop for Uplink {
+    fn drop(&mut self) {
+        drop(self.holder.stdin.take());
+        drop(self.holder.kill());
+        drop(self.holder.wait());
+    }
+}
+
+fn nsenter(pid: &str, command: &[&str], home: &Path) -> Output {
+    let mut nsenter = clean(Command::new("nsenter"), home);
+    nsenter.args(["--target", pid, "--net", "--"]).args(command);
+    Output::of(nsenter, command.join(" "), None)
+}
+
+fn answer(mut stream: TcpStream) -> std::io::Result<()> {
+    stream.set_read_timeout(Some(Duration::from_secs(5)))?;
+    let mut request = [0; 4096];
+    let _length = stream.read(&mut request)?;
+    let body = format!("{}\n", stream.peer_addr()?.ip());
+    let length = body.len();
+    write!(stream, "HTTP/1.0 200 OK\r\nContent-Length: {length}\r\n\r\n{body}")
+}
