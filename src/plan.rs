@@ -30,12 +30,12 @@ impl Default for Pool {
 }
 
 impl Pool {
-    /// Every subnet of the pool once, beginning with the one the slug's hash picks: the same slug
+    /// Every subnet of the pool once, beginning with the one the seed's hash picks: the same slug
     /// gets the same subnet as long as nothing else takes it.
-    pub fn candidates(self, slug: &Slug) -> impl Iterator<Item = Ipv4Net> {
+    pub fn candidates(self, seed: &str) -> impl Iterator<Item = Ipv4Net> {
         let bits = u32::from(self.prefix.saturating_sub(self.range.prefix_len())).min(31);
         let count = 1u32 << bits;
-        let digest = Sha256::digest(slug.as_str().as_bytes());
+        let digest = Sha256::digest(seed.as_bytes());
         let first = u32::from_be_bytes([digest[0], digest[1], digest[2], digest[3]]) % count;
         let size = 32 - u32::from(self.prefix);
         let base = u32::from(self.range.network());
@@ -135,6 +135,16 @@ pub fn netns_path(netns_dir: &Path, name: &ContainerName) -> PathBuf {
     netns_dir.join(name.as_str())
 }
 
+/// The directory of a bundle's record below the state directory.
+pub fn bundle_dir(state: &Path, name: &ContainerName) -> PathBuf {
+    state.join("bundles").join(name.as_str())
+}
+
+/// The directory of a container's run-time state.
+pub fn run_dir(state: &Path, name: &ContainerName) -> PathBuf {
+    bundle_dir(state, name).join("run")
+}
+
 /// A bottle's plan as callers see it: known before anything starts.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct BottleView {
@@ -205,16 +215,16 @@ mod tests {
 
     #[test]
     fn pool_gives_every_subnet_once_and_the_same_first() {
-        let slug = Slug::new("demo").unwrap();
-        let all: Vec<_> = Pool::default().candidates(&slug).collect();
+        let slug = "demo";
+        let all: Vec<_> = Pool::default().candidates(slug).collect();
         assert_eq!(all.len(), 256);
         assert_eq!(all.iter().collect::<HashSet<_>>().len(), 256);
         assert!(all.iter().all(|n| Pool::default().range.contains(n)));
-        assert_eq!(Pool::default().candidates(&slug).next(), all.first().copied());
+        assert_eq!(Pool::default().candidates(slug).next(), all.first().copied());
         let small = Pool { range: "198.18.0.0/15".parse().unwrap(), prefix: 29 };
-        assert_eq!(small.candidates(&slug).count(), 1 << 14);
+        assert_eq!(small.candidates(slug).count(), 1 << 14);
         let one = Pool { range: "10.9.8.0/24".parse().unwrap(), prefix: 24 };
-        assert_eq!(one.candidates(&slug).collect::<Vec<_>>(), vec![one.range]);
+        assert_eq!(one.candidates(slug).collect::<Vec<_>>(), vec![one.range]);
     }
 
     #[test]

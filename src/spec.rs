@@ -184,7 +184,7 @@ pub struct LimitOptions {
     /// Memory, as Docker writes it: `512m`, `1g`, bytes. Swap is included.
     pub memory: Option<String>,
     /// Processes and threads.
-    pub pids: Option<u32>,
+    pub pids: Option<String>,
     /// Processors, as Docker writes it: `1.5`.
     pub cpus: Option<String>,
 }

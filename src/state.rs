@@ -23,6 +23,7 @@ use crate::error::{Classify, ErrorKind};
 use crate::fsutil::{self, LockFile, PathContext, PathError};
 use crate::names::{ContainerName, NetworkName, Slug};
 use crate::oci::spec::Container;
+use crate::plan;
 use crate::resource::Resource;
 use crate::spec::NetworkSpec;
 
@@ -149,11 +150,6 @@ impl State {
         Ok(LockFile::acquire(&self.bundles_dir().join(format!("{name}.lock")))?)
     }
 
-    /// The directory that holds a bundle's run-time state.
-    pub fn run_dir(&self, name: &ContainerName) -> PathBuf {
-        self.bundle_dir(name).join("run")
-    }
-
     /// Reads a network's record.
     ///
     /// # Errors
@@ -168,6 +164,16 @@ impl State {
     /// [`StateError::Unreadable`] if it is damaged, or what the file system said.
     pub fn bundle(&self, name: &ContainerName) -> Result<Option<BundleRecord>, StateError> {
         read(&self.bundle_path(name))
+    }
+
+    /// Whether the network has a record, readable or not.
+    pub fn has_network(&self, name: &NetworkName) -> bool {
+        self.network_path(name).exists()
+    }
+
+    /// Whether the bundle has a record, readable or not.
+    pub fn has_bundle(&self, name: &ContainerName) -> bool {
+        self.bundle_path(name).exists()
     }
 
     /// Writes a network's record.
@@ -278,7 +284,7 @@ impl State {
     }
 
     fn bundle_dir(&self, name: &ContainerName) -> PathBuf {
-        self.bundles_dir().join(name.as_str())
+        plan::bundle_dir(&self.root, name)
     }
 
     fn bundle_path(&self, name: &ContainerName) -> PathBuf {
@@ -327,7 +333,6 @@ fn write<T: Serialize>(path: &Path, record: &T) -> Result<(), StateError> {
 mod tests {
     use super::*;
     use crate::names::Prefix;
-    use crate::plan;
     use crate::spec::NetworkAddresses;
 
     fn record() -> NetworkRecord {

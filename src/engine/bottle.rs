@@ -1,0 +1,228 @@
+//! Bottles whole: plan, up, down.
+
+use std::time::Duration;
+
+use serde::Serialize;
+
+use super::bundle::Wish;
+use super::network::{Ensured, NetworkRequest};
+use super::{Engine, Error, StopReport, rolled_back};
+use crate::host::KernelHost;
+use crate::launch;
+use crate::names::{ContainerName, Slug};
+use crate::oci::spec::{Container, ImageRef};
+use crate::oci::status::ContainerState;
+use crate::plan::BottleView;
+use crate::reconcile::RemoveError;
+use crate::spec::{BottleSpec, NetworkSpec};
+use crate::state::{BundleRecord, Phase};
+
+/// What a bottle will be, before anything starts.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct PlanReport {
+    /// Names and addresses.
+    #[serde(flatten)]
+    pub view: BottleView,
+    /// The image.
+    pub image: ImageRef,
+}
+
+/// A bottle that is up.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct UpReport {
+    /// Names, addresses and image.
+    #[serde(flatten)]
+    pub plan: PlanReport,
+    /// Whether anything was changed.
+    pub changed: bool,
+    /// The container's first process.
+    pub pid: i32,
+    /// What the user should know.
+    #[serde(skip)]
+    pub notes: Vec<String>,
+}
+
+impl Engine {
+    /// What `up` would make; changes nothing on the host. (The embedded image is unpacked into the
+    /// image store the first time it is asked for.)
+    ///
+    /// # Errors
+    /// As [`Engine::up`] would say.
+    pub fn plan(
+        &self,
+        spec: &BottleSpec,
+        inherited: &impl Fn(&str) -> Option<String>,
+    ) -> Result<PlanReport, Error> {
+        let request = self.network_request(spec);
+        let network = match self.state.network(&request.name)? {
+            Some(record) => record.spec,
+            None => self.choose(&request)?,
+        };
+        let (container, _) = self.wanted(spec, &network, inherited)?;
+        Ok(self.plan_report(&network, &container))
+    }
+
+    fn plan_report(&self, network: &NetworkSpec, container: &Container) -> PlanReport {
+        let Container { slug, name, ip, image, .. } = container;
+        let view = BottleView::new(slug, network, name, *ip, &self.config.netns);
+        PlanReport { view, image: image.clone() }
+    }
+
+    fn network_request(&self, spec: &BottleSpec) -> NetworkRequest {
+        NetworkRequest {
+            name: self.config.prefix.network(&spec.slug),
+            subnet: spec.subnet,
+            gateway: spec.gateway,
+            internal: spec.internal,
+            mtu: spec.mtu,
+            seed: spec.slug.to_string(),
+        }
+    }
+
+    fn wanted(
+        &self,
+        spec: &BottleSpec,
+        network: &NetworkSpec,
+        inherited: &impl Fn(&str) -> Option<String>,
+    ) -> Result<(Container, Vec<String>), Error> {
+        let ip = network.addresses.bundle_ip(spec.bundle_ip)?;
+        let wish = Wish { slug: &spec.slug, ip, image: &spec.image, options: &spec.options };
+        self.container(network, &wish, inherited)
+    }
+
+    /// Brings the bottle up: makes what is missing, repairs what is damaged, starts what has
+    /// ended, leaves alone what is right. `replace` ends a bundle that was started otherwise.
+    ///
+    /// # Errors
+    /// Conflict with what is there, anything wrong with the wish, or what the host said. What this
+    /// call made is gone then.
+    pub fn up(
+        &self,
+        spec: &BottleSpec,
+        replace: bool,
+        inherited: &impl Fn(&str) -> Option<String>,
+    ) -> Result<UpReport, Error> {
+        Self::require_bundle_privileges()?;
+        let request = self.network_request(spec);
+        let name = self.config.prefix.container(&spec.slug);
+        let network_lock = self.state.lock_network(&request.name)?;
+        let bundle_lock = self.state.lock_bundle(&name)?;
+        let report = self.up_locked(spec, &request, &name, replace, inherited);
+        self.release_bundle(&name, bundle_lock)?;
+        self.release_network(&request.name, network_lock)?;
+        report
+    }
+
+    fn up_locked(
+        &self,
+        spec: &BottleSpec,
+        request: &NetworkRequest,
+        name: &ContainerName,
+        replace: bool,
+        inherited: &impl Fn(&str) -> Option<String>,
+    ) -> Result<UpReport, Error> {
+        let mut host = self.host();
+        let old = self.state.bundle(name)?;
+        if !is_running(old.as_ref())? {
+            // It waits for the kernel while this process works on the network.
+            host.prepare(name)?;
+        }
+        self.check_wish(spec, request, old.as_ref(), replace, inherited)?;
+        let Ensured { record, fresh, changed } = self.ensure_network(&mut host, request)?;
+        let placed = self.wanted(spec, &record.spec, inherited).and_then(|(container, notes)| {
+            let report = self.plan_report(&record.spec, &container);
+            let same = old.as_ref().filter(|o| o.container() == Some(&container));
+            let phase = same.map(|o| o.phase);
+            let replaced = old.is_some() && phase.is_none();
+            if replaced {
+                self.clear_bundle(&mut host, name, None, Duration::from_secs(10))?;
+            }
+            let placed = self.place(&mut host, &record.spec, container, phase, notes)?;
+            Ok((report, replaced, placed))
+        });
+        match placed {
+            Ok((plan, replaced, placed)) => Ok(UpReport {
+                plan,
+                changed: changed || replaced || placed.changed,
+                pid: placed.pid,
+                notes: placed.notes,
+            }),
+            Err(error) if fresh => {
+                let left = self.take_network_back(&mut host, request);
+                Err(rolled_back("`up`", error, left))
+            }
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Removes the network this very call made.
+    fn take_network_back(
+        &self,
+        host: &mut KernelHost<'_>,
+        request: &NetworkRequest,
+    ) -> Vec<RemoveError<crate::host::HostError>> {
+        match self.clear_network(host, &request.name) {
+            Err(Error::Left { left, .. }) => left,
+            // Anything else leaves the record, and with it the way to try again.
+            Ok(_) | Err(_) => Vec::new(),
+        }
+    }
+
+    /// Finds everything that is wrong with the wish before anything changes.
+    fn check_wish(
+        &self,
+        spec: &BottleSpec,
+        request: &NetworkRequest,
+        old: Option<&BundleRecord>,
+        replace: bool,
+        inherited: &impl Fn(&str) -> Option<String>,
+    ) -> Result<(), Error> {
+        let network = match self.state.network(&request.name)? {
+            Some(record) => record.spec,
+            None => self.choose(request)?,
+        };
+        let (container, _) = self.wanted(spec, &network, inherited)?;
+        let Some(there) = old.and_then(BundleRecord::container) else { return Ok(()) };
+        let differences = launch::differences(there, &container);
+        let cut_short = old.is_some_and(|o| o.phase == Phase::Applying) && !is_running(old)?;
+        if differences.is_empty() || replace || cut_short {
+            return Ok(());
+        }
+        Err(Error::Conflict { what: "bundle", name: container.name.to_string(), differences })
+    }
+
+    /// Takes the bottle down: the bundle, then its network. Whatever state it is in, all that is
+    /// its own is removed.
+    ///
+    /// # Errors
+    /// What could not be removed; everything else is.
+    pub fn down(&self, slug: &Slug, grace: Duration) -> Result<StopReport, Error> {
+        Self::require_bundle_privileges()?;
+        let network = self.config.prefix.network(slug);
+        let name = self.config.prefix.container(slug);
+        let network_lock = self.state.lock_network(&network)?;
+        let bundle_lock = self.state.lock_bundle(&name)?;
+        let bundle = self.clear_bundle(&mut self.host(), &name, Some(slug), grace);
+        let others = self.users_of(&network).map(|mut users| {
+            users.retain(|(other, _)| *other != name);
+            users
+        });
+        let removed = match others {
+            Ok(others) if !others.is_empty() => {
+                let users = others.iter().map(|(other, _)| other.to_string()).collect();
+                Err(Error::NetworkInUse { name: network.to_string(), users })
+            }
+            Ok(_) => self.clear_network(&mut self.host(), &network),
+            Err(e) => Err(e),
+        };
+        self.release_bundle(&name, bundle_lock)?;
+        self.release_network(&network, network_lock)?;
+        let changed = bundle?;
+        Ok(StopReport { slug: slug.clone(), changed: removed? || changed })
+    }
+}
+
+fn is_running(record: Option<&BundleRecord>) -> Result<bool, Error> {
+    let Some(container) = record.and_then(BundleRecord::container) else { return Ok(false) };
+    Ok(matches!(ContainerState::read(&container.state)?, ContainerState::Running(_)))
+}

@@ -1,0 +1,338 @@
+//! Bundles: start, stop, exec, and what `up` and `down` need of them.
+
+use std::fs;
+use std::net::Ipv4Addr;
+use std::path::Path;
+use std::time::Duration;
+
+use super::{Engine, Error, rolled_back};
+use crate::host::KernelHost;
+use crate::launch::{self, LaunchImage, Place};
+use crate::names::{ContainerName, NetworkName, Slug};
+use crate::net::port_rules;
+use crate::oci::helper::{ExecRequest, ExecStreams};
+use crate::oci::spec::{Container, ImageRef, Process};
+use crate::oci::status::{ContainerState, Started};
+use crate::oci::{RuntimeError, digest::Digest, etc_files, helper};
+use crate::plan;
+use crate::reconcile::{self, Expect, Transaction};
+use crate::resource::Resource;
+use crate::spec::{BundleLaunchSpec, LaunchOptions, NetworkSpec};
+use crate::state::{BundleRecord, Phase, StateError};
+
+/// The host's resolver configuration.
+const RESOLV_CONF: &str = "/etc/resolv.conf";
+/// Where systemd-resolved keeps the real servers, if the host's file names its stub.
+const RESOLVED_CONF: &str = "/run/systemd/resolve/resolv.conf";
+
+/// A bundle that was started.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct StartReport {
+    /// The bottle.
+    pub slug: Slug,
+    /// The container.
+    pub container: ContainerName,
+    /// Its first process.
+    pub pid: i32,
+    /// What the user should know.
+    pub notes: Vec<String>,
+}
+
+/// A bundle that was stopped.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct StopReport {
+    /// The bottle.
+    pub slug: Slug,
+    /// Whether there was anything to stop.
+    pub changed: bool,
+}
+
+/// A bundle that is in place.
+pub(super) struct Placed {
+    pub(super) changed: bool,
+    pub(super) pid: i32,
+    pub(super) notes: Vec<String>,
+}
+
+impl Engine {
+    /// Starts a bundle on a network that exists. Bare names in the environment are taken from
+    /// `inherited`.
+    ///
+    /// # Errors
+    /// The name or the address is taken, network, image or volume source are absent, or what the
+    /// host said. Nothing this call made remains then.
+    pub fn start(
+        &self,
+        spec: &BundleLaunchSpec,
+        inherited: &impl Fn(&str) -> Option<String>,
+    ) -> Result<StartReport, Error> {
+        Self::require_bundle_privileges()?;
+        let name = self.config.prefix.container(&spec.slug);
+        let network_lock = self.state.lock_network(&spec.network)?;
+        let bundle_lock = self.state.lock_bundle(&name)?;
+        let started = self.start_locked(spec, &name, inherited);
+        self.release_bundle(&name, bundle_lock)?;
+        self.release_network(&spec.network, network_lock)?;
+        let placed = started?;
+        let slug = spec.slug.clone();
+        Ok(StartReport { slug, container: name, pid: placed.pid, notes: placed.notes })
+    }
+
+    fn start_locked(
+        &self,
+        spec: &BundleLaunchSpec,
+        name: &ContainerName,
+        inherited: &impl Fn(&str) -> Option<String>,
+    ) -> Result<Placed, Error> {
+        let Some(network) = self.state.network(&spec.network)? else {
+            return Err(Error::NoNetwork { name: spec.network.to_string() });
+        };
+        let addresses = network.spec.addresses;
+        if (spec.subnet, spec.gateway) != (addresses.subnet(), addresses.gateway()) {
+            let differences = vec![format!(
+                "subnet {} and gateway {} (wanted: {} and {})",
+                addresses.subnet(),
+                addresses.gateway(),
+                spec.subnet,
+                spec.gateway
+            )];
+            let name = spec.network.to_string();
+            return Err(Error::Conflict { what: "network", name, differences });
+        }
+        let ip = addresses.bundle_ip(Some(spec.bundle_ip))?;
+        let old = self.state.bundle(name)?;
+        self.refuse_taken_name(name, old.as_ref())?;
+        if let Some((by, _)) = self.users_of(&spec.network)?.into_iter().find(|(n, other)| *other == ip && n != name) {
+            return Err(Error::AddressInUse { ip, by: by.to_string() });
+        }
+        let wish = Wish { slug: &spec.slug, ip, image: &spec.image, options: &spec.options };
+        let (container, notes) = self.container(&network.spec, &wish, inherited)?;
+        let mut host = self.host();
+        if old.is_some() {
+            // A start that a crash cut short: its name is free, what is left of it is not wanted.
+            self.clear_bundle(&mut host, name, None, Duration::ZERO)?;
+        }
+        host.prepare(name)?;
+        self.place(&mut host, &network.spec, container, None, notes)
+    }
+
+    /// As Docker: a name is taken by what runs and by what has ended.
+    fn refuse_taken_name(
+        &self,
+        name: &ContainerName,
+        old: Option<&BundleRecord>,
+    ) -> Result<(), Error> {
+        let Some(container) = old.and_then(BundleRecord::container) else { return Ok(()) };
+        let state = match ContainerState::read(&container.state)? {
+            ContainerState::Running(_) => "running",
+            ContainerState::Exited(..) => "exited",
+            ContainerState::NotStarted => return Ok(()),
+        };
+        Err(Error::NameTaken { name: name.to_string(), state })
+    }
+
+    /// The container that a wish makes, and what the user should know about it.
+    pub(super) fn container(
+        &self,
+        network: &NetworkSpec,
+        wish: &Wish<'_>,
+        inherited: &impl Fn(&str) -> Option<String>,
+    ) -> Result<(Container, Vec<String>), Error> {
+        let image = self.find_image(wish.image)?;
+        let place = Place { ip: wish.ip, internal: network.internal };
+        let reference = ImageRef { reference: image.reference, digest: image.digest };
+        let image = LaunchImage { image: reference, config: &image.config, layers: image.layers };
+        let options = wish.options;
+        Ok(launch::container(&self.config, wish.slug, place, image, options, inherited)?)
+    }
+
+    /// Brings the bundle to its planned state. The caller holds the locks. `old` is the record of
+    /// the very same container, if there is one.
+    pub(super) fn place(
+        &self,
+        host: &mut KernelHost<'_>,
+        network: &NetworkSpec,
+        container: Container,
+        old: Option<Phase>,
+        mut notes: Vec<String>,
+    ) -> Result<Placed, Error> {
+        let name = container.name.clone();
+        let state = container.state.clone();
+        let (resolv_conf, note) = resolv_conf(container.internal);
+        host.resolv_conf = resolv_conf;
+        let mut record = BundleRecord {
+            phase: Phase::Applying,
+            slug: container.slug.clone(),
+            network: network.name.clone(),
+            resources: plan::bundle(network, container, &self.config.netns),
+        };
+        let expect = match old {
+            Some(Phase::Done) => Expect::Existing,
+            Some(Phase::Applying) | None => Expect::Fresh,
+        };
+        if old.is_none() {
+            self.state.write_bundle(&name, &record)?;
+        }
+        let mut transaction = Transaction::new();
+        if let Err(e) = transaction.apply(host, &record.resources, expect) {
+            let left = transaction.roll_back(host);
+            if old.is_none() && left.is_empty() {
+                self.state.forget_bundle(&name)?;
+            }
+            return Err(rolled_back("the start", e.into(), left));
+        }
+        let changed = !transaction.changes().is_empty();
+        if changed || expect == Expect::Fresh {
+            record.phase = Phase::Done;
+            self.state.write_bundle(&name, &record)?;
+            notes.extend(note);
+        }
+        let pid = match ContainerState::read(&state)? {
+            ContainerState::Running(started) => started.init.pid,
+            // It ran, and has ended since: `ps` and the log tell how.
+            ContainerState::Exited(started, _) => {
+                notes.push("the container has ended already: see `carboy logs`".to_owned());
+                started.init.pid
+            }
+            ContainerState::NotStarted => {
+                return Err(RuntimeError::NotRunning { container: name.to_string() }.into());
+            }
+        };
+        Ok(Placed { changed, pid, notes })
+    }
+
+    /// Stops the bundle and removes it: its stop signal, `grace`, SIGKILL.
+    ///
+    /// # Errors
+    /// What could not be removed.
+    pub fn stop(&self, slug: &Slug, grace: Duration) -> Result<StopReport, Error> {
+        Self::require_bundle_privileges()?;
+        let name = self.config.prefix.container(slug);
+        let lock = self.state.lock_bundle(&name)?;
+        let removed = self.remove_bundle_locked(&name, Some(slug), grace);
+        self.release_bundle(&name, lock)?;
+        Ok(StopReport { slug: slug.clone(), changed: removed? })
+    }
+
+    /// The same for a caller that holds the bundle's lock.
+    pub(super) fn remove_bundle_locked(
+        &self,
+        name: &ContainerName,
+        slug: Option<&Slug>,
+        grace: Duration,
+    ) -> Result<bool, Error> {
+        self.clear_bundle(&mut self.host(), name, slug, grace)
+    }
+
+    /// Removes what there is of the bundle, with a record or, by its slug, without.
+    pub(super) fn clear_bundle(
+        &self,
+        host: &mut KernelHost<'_>,
+        name: &ContainerName,
+        slug: Option<&Slug>,
+        grace: Duration,
+    ) -> Result<bool, Error> {
+        let (recorded, resources) = match self.state.bundle(name) {
+            Ok(Some(record)) => (true, record.resources),
+            Ok(None) => (false, self.presumed_bundle(name, slug)?),
+            // What it said is lost, what it was about is not: the names follow from the slug.
+            Err(StateError::Unreadable { .. }) => (true, self.presumed_bundle(name, slug)?),
+            Err(e) => return Err(e.into()),
+        };
+        host.grace = grace;
+        let report = reconcile::remove(host, &resources);
+        host.grace = Duration::ZERO;
+        if !report.errors.is_empty() {
+            return Err(Error::Left { name: name.to_string(), left: report.errors });
+        }
+        self.state.forget_bundle(name)?;
+        Ok(recorded || !report.removed.is_empty())
+    }
+
+    /// The resources of a bundle of which only the name is known.
+    fn presumed_bundle(
+        &self,
+        name: &ContainerName,
+        slug: Option<&Slug>,
+    ) -> Result<Vec<Resource>, Error> {
+        let Some(slug) = slug else { return Ok(Vec::new()) };
+        let network = self.config.prefix.network(slug);
+        let ip = port_rules::pinned_address(&name.veth())?.unwrap_or(Ipv4Addr::UNSPECIFIED);
+        let spec = self.presumed_spec(&network)?;
+        Ok(plan::bundle(&spec, self.presumed_container(name, slug, ip), &self.config.netns))
+    }
+
+    fn presumed_container(&self, name: &ContainerName, slug: &Slug, ip: Ipv4Addr) -> Container {
+        Container {
+            name: name.clone(),
+            slug: slug.clone(),
+            image: ImageRef { reference: String::new(), digest: Digest::of(b"") },
+            layers: Vec::new(),
+            netns: plan::netns_path(&self.config.netns, name),
+            ip,
+            internal: false,
+            process: Process {
+                args: Vec::new(),
+                env: Vec::new(),
+                cwd: "/".to_owned(),
+                user: String::new(),
+            },
+            volumes: Vec::new(),
+            limits: crate::oci::spec::Limits::default(),
+            read_only: false,
+            init: false,
+            stop_signal: libc::SIGTERM,
+            labels: std::collections::BTreeMap::new(),
+            storage: self.config.storage(name),
+            state: plan::run_dir(&self.config.state, name),
+        }
+    }
+
+    /// The bundle's container and its running process.
+    ///
+    /// # Errors
+    /// There is no such bottle, or it does not run.
+    pub(super) fn running(&self, slug: &Slug) -> Result<(Container, Started), Error> {
+        let name = self.config.prefix.container(slug);
+        let record = self.state.bundle(&name)?;
+        let container = record.as_ref().and_then(BundleRecord::container);
+        let container = container.ok_or(Error::NoBottle { slug: slug.to_string() })?;
+        match ContainerState::read(&container.state)? {
+            ContainerState::Running(started) => Ok((container.clone(), started)),
+            _ => Err(RuntimeError::NotRunning { container: name.to_string() }.into()),
+        }
+    }
+
+    /// Runs a command in the bundle and waits for it; its exit code, or 128 + the signal that
+    /// ended it.
+    ///
+    /// # Errors
+    /// There is no such bottle, it does not run, or the command cannot be run.
+    pub fn exec(
+        &self,
+        slug: &Slug,
+        request: ExecRequest,
+        streams: ExecStreams,
+    ) -> Result<helper::ExecCode, Error> {
+        Self::require_bundle_privileges()?;
+        let (container, started) = self.running(slug)?;
+        Ok(helper::exec(&self.config.helper, &container, &started, request, streams)?)
+    }
+}
+
+/// What a bundle is to be, apart from its network.
+pub(super) struct Wish<'a> {
+    pub(super) slug: &'a Slug,
+    pub(super) ip: Ipv4Addr,
+    pub(super) image: &'a str,
+    pub(super) options: &'a LaunchOptions,
+}
+
+/// The content of the bundle's resolver configuration, from the host's.
+fn resolv_conf(internal: bool) -> (String, Option<String>) {
+    let read = |path: &str| fs::read_to_string(Path::new(path)).ok();
+    let host = read(RESOLV_CONF).unwrap_or_default();
+    let resolved = read(RESOLVED_CONF);
+    let conf = etc_files::resolv_conf(&host, resolved.as_deref(), internal);
+    (conf.text, conf.note)
+}

@@ -1,0 +1,207 @@
+//! Why a verb could not be done.
+
+use ipnet::Ipv4Net;
+
+use crate::error::{Classify, ErrorKind};
+use crate::fsutil::PathError;
+use crate::host::HostError;
+use crate::launch::LaunchError;
+use crate::names::NameError;
+use crate::net;
+use crate::oci;
+use crate::reconcile::{ApplyError, RemoveError};
+use crate::spec::AddressError;
+use crate::state::StateError;
+
+/// An error of a verb.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum Error {
+    /// A name that cannot be one.
+    #[error(transparent)]
+    Name(#[from] NameError),
+    /// Addresses that cannot be.
+    #[error(transparent)]
+    Address(#[from] AddressError),
+    /// A wish that makes no container.
+    #[error(transparent)]
+    Launch(#[from] LaunchError),
+    /// An image.
+    #[error(transparent)]
+    Image(#[from] oci::StoreError),
+    /// A container.
+    #[error(transparent)]
+    Runtime(#[from] oci::RuntimeError),
+    /// A question to the kernel's network.
+    #[error(transparent)]
+    Net(#[from] net::Error),
+    /// A record or a lock.
+    #[error(transparent)]
+    State(#[from] StateError),
+    /// A file.
+    #[error(transparent)]
+    Path(#[from] PathError),
+    /// A resource could not be brought to its planned state.
+    #[error(transparent)]
+    Apply(#[from] ApplyError<HostError>),
+    /// The same, and the way back did not succeed either.
+    #[error("{action} failed, and {} of what it had made could not be removed: {}", left.len(), list(left))]
+    RollBack {
+        /// What was tried.
+        action: &'static str,
+        /// Why it failed.
+        #[source]
+        source: Box<Error>,
+        /// What remains.
+        left: Vec<RemoveError<HostError>>,
+    },
+    /// Some of it could not be removed.
+    #[error("{} of {name} could not be removed: {}", left.len(), list(left))]
+    Left {
+        /// The bottle or network.
+        name: String,
+        /// What remains.
+        left: Vec<RemoveError<HostError>>,
+    },
+    /// The bottle or network exists, and is another one than asked for.
+    #[error("{what} {name} exists, with {}", differences.join(", "))]
+    Conflict {
+        /// `bundle` or `network`.
+        what: &'static str,
+        /// Its name.
+        name: String,
+        /// What it has, and what was asked for.
+        differences: Vec<String>,
+    },
+    /// The name is taken.
+    #[error("the name {name} is taken by a bundle that is {state}")]
+    NameTaken {
+        /// The container.
+        name: String,
+        /// `running` or `exited`.
+        state: &'static str,
+    },
+    /// The address is taken by another bundle.
+    #[error("IP {ip} is in use by {by}")]
+    AddressInUse {
+        /// The address.
+        ip: std::net::Ipv4Addr,
+        /// The container that has it.
+        by: String,
+    },
+    /// The host or another bottle has (part of) the range.
+    #[error("subnet {subnet} overlaps {taken}")]
+    Overlap {
+        /// The range.
+        subnet: Ipv4Net,
+        /// What is in the way, for people.
+        taken: String,
+    },
+    /// The pool is used up.
+    #[error("no subnet of the pool {pool} is free")]
+    PoolExhausted {
+        /// The pool.
+        pool: Ipv4Net,
+    },
+    /// There is no such network.
+    #[error("there is no network {name}")]
+    NoNetwork {
+        /// Its name.
+        name: String,
+    },
+    /// There is no such bottle.
+    #[error("there is no bottle {slug}")]
+    NoBottle {
+        /// Its slug.
+        slug: String,
+    },
+    /// The network still has bundles.
+    #[error("network {name} is used by {}", users.join(", "))]
+    NetworkInUse {
+        /// The network.
+        name: String,
+        /// The bundles.
+        users: Vec<String>,
+    },
+    /// The process lacks a capability.
+    #[error("carboy needs {}, which this process does not have", missing.join(", "))]
+    MissingCapability {
+        /// Their names.
+        missing: Vec<String>,
+    },
+    /// The host lacks something.
+    #[error("this host has {what}")]
+    Unsupported {
+        /// What it lacks: `no control groups mounted`.
+        what: &'static str,
+        /// What to do.
+        hint: &'static str,
+    },
+}
+
+fn list(left: &[RemoveError<HostError>]) -> String {
+    let words = |e: &RemoveError<HostError>| format!("{} ({})", e.resource, e.source);
+    left.iter().map(words).collect::<Vec<_>>().join("; ")
+}
+
+impl Classify for Error {
+    fn kind(&self) -> ErrorKind {
+        match self {
+            Self::Name(_) => ErrorKind::Usage,
+            Self::Address(e) => e.kind(),
+            Self::Launch(e) => e.kind(),
+            Self::Image(e) => e.kind(),
+            Self::Runtime(e) => e.kind(),
+            Self::Net(e) => e.kind(),
+            Self::State(e) => e.kind(),
+            Self::Path(e) => e.kind(),
+            Self::Apply(e) => e.kind(),
+            Self::RollBack { source, .. } => source.kind(),
+            Self::Left { .. } => ErrorKind::Failed,
+            Self::Conflict { .. } | Self::NameTaken { .. } | Self::AddressInUse { .. } => {
+                ErrorKind::Conflict
+            }
+            Self::Overlap { .. } | Self::PoolExhausted { .. } => ErrorKind::Overlap,
+            Self::NoNetwork { .. } | Self::NoBottle { .. } => ErrorKind::NotFound,
+            Self::NetworkInUse { .. } => ErrorKind::InUse,
+            Self::MissingCapability { .. } => ErrorKind::Permission,
+            Self::Unsupported { .. } => ErrorKind::Unsupported,
+        }
+    }
+
+    fn hint(&self) -> Option<String> {
+        match self {
+            Self::Name(_) => None,
+            Self::Address(e) => e.hint(),
+            Self::Launch(e) => e.hint(),
+            Self::Image(e) => e.hint(),
+            Self::Runtime(e) => e.hint(),
+            Self::Net(e) => e.hint(),
+            Self::State(e) => e.hint(),
+            Self::Path(e) => e.hint(),
+            Self::Apply(e) => e.hint(),
+            Self::RollBack { .. } | Self::Left { .. } => {
+                Some("`carboy down SLUG` tries again to remove what is left".to_owned())
+            }
+            Self::Conflict { what: "bundle", .. } => {
+                Some("`up --replace` replaces it, `down` removes it".to_owned())
+            }
+            Self::Conflict { .. } => Some("remove it first, or choose another name".to_owned()),
+            Self::NameTaken { .. } => Some("`carboy stop SLUG` frees the name".to_owned()),
+            Self::AddressInUse { .. } => Some("choose another --ip".to_owned()),
+            Self::Overlap { .. } => Some("choose another --subnet".to_owned()),
+            Self::PoolExhausted { .. } => {
+                Some("give a --subnet, or configure a larger pool".to_owned())
+            }
+            Self::NoNetwork { .. } => {
+                Some("`carboy network create` makes it, `carboy network ls` lists them".to_owned())
+            }
+            Self::NoBottle { .. } => Some("`carboy ps` lists them".to_owned()),
+            Self::NetworkInUse { .. } => {
+                Some("stop them first, or use `carboy network rm --force`".to_owned())
+            }
+            Self::MissingCapability { .. } => Some("run carboy as root".to_owned()),
+            Self::Unsupported { hint, .. } => Some((*hint).to_owned()),
+        }
+    }
+}

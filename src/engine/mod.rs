@@ -1,0 +1,89 @@
+//! The verbs: lock, plan, reconcile, record.
+//!
+//! A verb takes the locks of what it touches, writes down what it is about to do, drives the one
+//! mechanism of [`crate::reconcile`], and writes down the outcome. All of it is synchronous.
+
+mod bottle;
+mod bundle;
+mod error;
+mod images;
+mod network;
+mod view;
+
+use crate::config::Config;
+use crate::fsutil::LockFile;
+use crate::host::KernelHost;
+use crate::names::{ContainerName, NetworkName};
+use crate::state::State;
+use crate::{privileges, reconcile};
+
+pub use self::bottle::{PlanReport, UpReport};
+pub use self::bundle::{StartReport, StopReport};
+pub use self::error::Error;
+pub use self::images::ImageSource;
+pub use self::network::{NetworkReport, NetworkRequest};
+pub use self::view::{BottleState, BottleStatus, NetworkStatus};
+
+/// An installation of carboy on this host. Making one does nothing.
+#[derive(Debug)]
+pub struct Engine {
+    config: Config,
+    state: State,
+}
+
+impl Engine {
+    /// An engine with these settings.
+    pub fn new(config: Config) -> Self {
+        let state = State::new(&config.state);
+        Self { config, state }
+    }
+
+    /// The settings.
+    pub fn config(&self) -> &Config {
+        &self.config
+    }
+
+    fn host(&self) -> KernelHost<'_> {
+        KernelHost::new(&self.config.helper)
+    }
+
+    /// Refuses to begin what this process may not finish.
+    fn require_privileges(missing: Vec<String>) -> Result<(), Error> {
+        if missing.is_empty() { Ok(()) } else { Err(Error::MissingCapability { missing }) }
+    }
+
+    fn require_bundle_privileges() -> Result<(), Error> {
+        Self::require_privileges(privileges::missing_for_bundles())
+    }
+
+    fn require_network_privileges() -> Result<(), Error> {
+        Self::require_privileges(privileges::missing_for_networks())
+    }
+
+    /// Gives a network's lock back, and leaves no trace of it if the network is no more.
+    fn release_network(&self, name: &NetworkName, lock: LockFile) -> Result<(), Error> {
+        if !self.state.has_network(name) {
+            lock.remove()?;
+            self.state.tidy();
+        }
+        Ok(())
+    }
+
+    /// Gives a bundle's lock back, and leaves no trace of it if the bundle is no more.
+    fn release_bundle(&self, name: &ContainerName, lock: LockFile) -> Result<(), Error> {
+        if !self.state.has_bundle(name) {
+            lock.remove()?;
+            self.state.tidy();
+        }
+        Ok(())
+    }
+}
+
+/// The error of a failed attempt, with what could not be taken back.
+fn rolled_back(
+    action: &'static str,
+    error: Error,
+    left: Vec<reconcile::RemoveError<crate::host::HostError>>,
+) -> Error {
+    if left.is_empty() { error } else { Error::RollBack { action, source: Box::new(error), left } }
+}

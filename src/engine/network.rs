@@ -1,0 +1,288 @@
+//! Networks: create, remove, and what `up` needs of both.
+
+use std::net::Ipv4Addr;
+use std::time::Duration;
+
+use ipnet::Ipv4Net;
+
+use super::{Engine, Error, rolled_back};
+use crate::host::{HostError, KernelHost};
+use crate::names::NetworkName;
+use crate::net::{overlap, uplink};
+use crate::plan;
+use crate::reconcile::{self, Expect, RemoveError, Transaction};
+use crate::resource::Resource;
+use crate::spec::{NetworkAddresses, NetworkSpec};
+use crate::state::{NetworkRecord, Phase, StateError};
+
+/// What is used where the host has no way out to take the value from.
+const DEFAULT_MTU: u32 = 1500;
+
+/// A network as asked for. What is `None` is chosen, or kept from the network that exists.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct NetworkRequest {
+    /// Its name.
+    pub name: NetworkName,
+    /// Its range.
+    pub subnet: Option<Ipv4Net>,
+    /// The bridge's address.
+    pub gateway: Option<Ipv4Addr>,
+    /// No way out at all.
+    pub internal: bool,
+    /// In bytes.
+    pub mtu: Option<u32>,
+    /// What the choice of a range begins with: the slug of a bottle.
+    pub seed: String,
+}
+
+/// What creating or removing a network did.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct NetworkReport {
+    /// Its name.
+    pub name: NetworkName,
+    /// Whether anything was changed.
+    pub changed: bool,
+}
+
+/// A network that is in place.
+pub(super) struct Ensured {
+    pub(super) record: NetworkRecord,
+    /// There was none before this call.
+    pub(super) fresh: bool,
+    pub(super) changed: bool,
+}
+
+impl Engine {
+    /// Creates the network, or repairs it, or finds that it is there as asked for.
+    ///
+    /// # Errors
+    /// Conflict with another network of the name, overlap with what the host has, or what the
+    /// kernel said. A network that was not there before is not there after.
+    pub fn create_network(&self, request: &NetworkRequest) -> Result<NetworkReport, Error> {
+        Self::require_network_privileges()?;
+        check_addresses(request)?;
+        let lock = self.state.lock_network(&request.name)?;
+        let ensured = self.ensure_network(&mut self.host(), request);
+        self.release_network(&request.name, lock)?;
+        Ok(NetworkReport { name: request.name.clone(), changed: ensured?.changed })
+    }
+
+    /// Removes the network; `force` stops the bundles on it first.
+    ///
+    /// # Errors
+    /// In use, or what could not be removed.
+    pub fn remove_network(&self, name: &NetworkName, force: bool) -> Result<NetworkReport, Error> {
+        Self::require_network_privileges()?;
+        let lock = self.state.lock_network(name)?;
+        let removed = self.remove_network_locked(name, force);
+        self.release_network(name, lock)?;
+        Ok(NetworkReport { name: name.clone(), changed: removed? })
+    }
+
+    fn remove_network_locked(&self, name: &NetworkName, force: bool) -> Result<bool, Error> {
+        let users = self.users_of(name)?;
+        if !users.is_empty() && !force {
+            let users = users.iter().map(|(container, _)| container.to_string()).collect();
+            return Err(Error::NetworkInUse { name: name.to_string(), users });
+        }
+        for (container, _) in users {
+            let lock = self.state.lock_bundle(&container)?;
+            let removed = self.remove_bundle_locked(&container, None, Duration::ZERO);
+            self.release_bundle(&container, lock)?;
+            removed?;
+        }
+        self.clear_network(&mut self.host(), name)
+    }
+
+    /// The bundles on a network.
+    pub(super) fn users_of(
+        &self,
+        name: &NetworkName,
+    ) -> Result<Vec<(crate::names::ContainerName, Ipv4Addr)>, Error> {
+        let all = self.state.bundles()?.into_iter().filter(|(_, record)| record.network == *name);
+        Ok(all.filter_map(|(n, r)| r.container().map(|c| (n, c.ip))).collect())
+    }
+
+    /// Brings the network to what is asked for. The caller holds the network's lock.
+    pub(super) fn ensure_network(
+        &self,
+        host: &mut KernelHost<'_>,
+        request: &NetworkRequest,
+    ) -> Result<Ensured, Error> {
+        let Some(record) = self.state.network(&request.name)? else {
+            return self.make_network(host, request);
+        };
+        let differences = differences(request, &record.spec);
+        if !differences.is_empty() {
+            let name = request.name.to_string();
+            return Err(Error::Conflict { what: "network", name, differences });
+        }
+        let expect = match record.phase {
+            Phase::Done => Expect::Existing,
+            Phase::Applying => Expect::Fresh,
+        };
+        let mut transaction = Transaction::new();
+        let guard = self.state.lock_host()?;
+        let applied = transaction.apply(host, &record.resources, expect);
+        let changed = !transaction.changes().is_empty();
+        if let Err(e) = applied {
+            return Err(rolled_back("the repair", e.into(), transaction.roll_back(host)));
+        }
+        drop(guard);
+        let record = NetworkRecord { phase: Phase::Done, ..record };
+        if changed || expect == Expect::Fresh {
+            self.state.write_network(&record)?;
+        }
+        Ok(Ensured { record, fresh: false, changed })
+    }
+
+    fn make_network(
+        &self,
+        host: &mut KernelHost<'_>,
+        request: &NetworkRequest,
+    ) -> Result<Ensured, Error> {
+        // Held until the bridge has its address: from then on the kernel itself says that the
+        // range is taken.
+        let guard = self.state.lock_host()?;
+        let spec = self.choose(request)?;
+        let resources = plan::network(&spec);
+        let mut record = NetworkRecord { phase: Phase::Applying, spec, resources };
+        self.state.write_network(&record)?;
+        let mut transaction = Transaction::new();
+        if let Err(e) = transaction.apply(host, &record.resources, Expect::Fresh) {
+            let left = transaction.roll_back(host);
+            if left.is_empty() {
+                self.state.forget_network(&request.name)?;
+            }
+            return Err(rolled_back("the creation of the network", e.into(), left));
+        }
+        drop(guard);
+        record.phase = Phase::Done;
+        self.state.write_network(&record)?;
+        Ok(Ensured { record, fresh: true, changed: true })
+    }
+
+    /// The network as it will be: with a range that is free, and the host's way out.
+    pub(super) fn choose(&self, request: &NetworkRequest) -> Result<NetworkSpec, Error> {
+        let route = uplink::default_route()?;
+        let addresses = match request.subnet {
+            Some(subnet) => {
+                let addresses = NetworkAddresses::new(subnet, request.gateway)?;
+                if let Some(taken) = overlap::find(subnet, &request.name.bridge())? {
+                    let taken = self.name_of(&taken);
+                    return Err(Error::Overlap { subnet, taken });
+                }
+                addresses
+            }
+            None => self.choose_addresses(request)?,
+        };
+        Ok(NetworkSpec {
+            name: request.name.clone(),
+            addresses,
+            internal: request.internal,
+            mtu: request.mtu.or(route.as_ref().map(|r| r.mtu)).unwrap_or(DEFAULT_MTU),
+            uplink: route.map(|r| r.device),
+        })
+    }
+
+    fn choose_addresses(&self, request: &NetworkRequest) -> Result<NetworkAddresses, Error> {
+        let bridge = request.name.bridge();
+        for subnet in self.config.pool.candidates(&request.seed) {
+            if request.gateway.is_some_and(|gateway| !subnet.contains(&gateway)) {
+                continue;
+            }
+            if overlap::find(subnet, &bridge)?.is_none() {
+                return Ok(NetworkAddresses::new(subnet, request.gateway)?);
+            }
+        }
+        Err(Error::PoolExhausted { pool: self.config.pool.range })
+    }
+
+    /// What is in the way, by the bottle's name where it is one of ours.
+    fn name_of(&self, taken: &overlap::Taken) -> String {
+        let names = self.state.network_names().unwrap_or_default();
+        match names.iter().find(|n| n.bridge().as_str() == taken.device) {
+            Some(network) => format!("network {network} ({taken})"),
+            None => taken.to_string(),
+        }
+    }
+
+    /// Removes what there is of the network, with a record or without. The caller holds its lock.
+    pub(super) fn clear_network(
+        &self,
+        host: &mut KernelHost<'_>,
+        name: &NetworkName,
+    ) -> Result<bool, Error> {
+        let (recorded, resources) = match self.state.network(name) {
+            Ok(Some(record)) => (true, record.resources),
+            Ok(None) => (false, self.presumed_network(name)?),
+            // What it said is lost, what it was about is not: the names follow from the slug.
+            Err(StateError::Unreadable { .. }) => (true, self.presumed_network(name)?),
+            Err(e) => return Err(e.into()),
+        };
+        let (removed, left) = self.remove_network_resources(host, &resources)?;
+        if !left.is_empty() {
+            return Err(Error::Left { name: name.to_string(), left });
+        }
+        self.state.forget_network(name)?;
+        Ok(removed || recorded)
+    }
+
+    fn remove_network_resources(
+        &self,
+        host: &mut KernelHost<'_>,
+        resources: &[Resource],
+    ) -> Result<(bool, Vec<RemoveError<HostError>>), Error> {
+        let (shared, own) = resources.split_at(plan::shared_count(resources));
+        // The links without the host's lock: their removal takes tens of milliseconds.
+        let mut report = reconcile::remove(host, own);
+        let guard = self.state.lock_host()?;
+        let rest = reconcile::remove(host, shared);
+        drop(guard);
+        report.errors.extend(rest.errors);
+        let removed = !report.removed.is_empty() || !rest.removed.is_empty();
+        Ok((removed, report.errors))
+    }
+
+    fn presumed_network(&self, name: &NetworkName) -> Result<Vec<Resource>, Error> {
+        Ok(plan::network(&self.presumed_spec(name)?))
+    }
+
+    /// A network of which only the name is known. Its addresses do not matter: links and firewall
+    /// entries are found by their names.
+    pub(super) fn presumed_spec(&self, name: &NetworkName) -> Result<NetworkSpec, Error> {
+        let subnet = self.config.pool.candidates(name.as_str()).next();
+        let subnet = subnet.ok_or(Error::PoolExhausted { pool: self.config.pool.range })?;
+        Ok(NetworkSpec {
+            name: name.clone(),
+            addresses: NetworkAddresses::new(subnet, None)?,
+            internal: false,
+            mtu: DEFAULT_MTU,
+            uplink: uplink::default_route()?.map(|r| r.device),
+        })
+    }
+}
+
+/// Refuses addresses that cannot be, before anything is locked.
+fn check_addresses(request: &NetworkRequest) -> Result<(), Error> {
+    if let Some(subnet) = request.subnet {
+        NetworkAddresses::new(subnet, request.gateway)?;
+    }
+    Ok(())
+}
+
+/// What the network that exists has otherwise than asked for.
+fn differences(request: &NetworkRequest, there: &NetworkSpec) -> Vec<String> {
+    let mut all = Vec::new();
+    let mut differ = |what: &str, there: String, wanted: Option<String>| {
+        if let Some(wanted) = wanted.filter(|w| *w != there) {
+            all.push(format!("{what} {there} (wanted: {wanted})"));
+        }
+    };
+    let addresses = there.addresses;
+    differ("subnet", addresses.subnet().to_string(), request.subnet.map(|s| s.to_string()));
+    differ("gateway", addresses.gateway().to_string(), request.gateway.map(|g| g.to_string()));
+    differ("mtu", there.mtu.to_string(), request.mtu.map(|m| m.to_string()));
+    differ("internal", there.internal.to_string(), Some(request.internal.to_string()));
+    all
+}

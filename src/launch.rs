@@ -1,0 +1,241 @@
+//! From what a user wishes and an image to the container that is wanted. Everything wrong with a
+//! wish is found here, before anything changes.
+
+use std::fs;
+use std::io;
+use std::net::Ipv4Addr;
+use std::path::{Path, PathBuf};
+
+use oci_spec::image::ImageConfiguration;
+
+use crate::config::Config;
+use crate::error::{Classify, ErrorKind};
+use crate::names::Slug;
+use crate::oci::limits::{self, LimitError};
+use crate::oci::process::{self, Overrides, ProcessError};
+use crate::oci::signal::{self, SignalError};
+use crate::oci::spec::{Container, ImageRef, Limits, Volume};
+use crate::oci::volume::{self, VolumeArg, VolumeError};
+use crate::plan;
+use crate::spec::{DAEMONS_VARIABLE, LaunchOptions};
+
+/// The variable that tells a bundle which bottle it serves.
+const SLUG_VARIABLE: &str = "CARBOY_SLUG";
+
+/// A wish that makes no container.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum LaunchError {
+    /// The program or its environment.
+    #[error(transparent)]
+    Process(#[from] ProcessError),
+    /// A volume.
+    #[error(transparent)]
+    Volume(#[from] VolumeError),
+    /// A bound.
+    #[error(transparent)]
+    Limit(#[from] LimitError),
+    /// The image's stop signal.
+    #[error(transparent)]
+    Signal(#[from] SignalError),
+    /// A volume's source that is not there.
+    #[error("volume source {} does not exist", path.display())]
+    NoVolumeSource {
+        /// As given.
+        path: PathBuf,
+    },
+    /// A volume's source that cannot be looked at.
+    #[error("look at volume source {}", path.display())]
+    VolumeSource {
+        /// As given.
+        path: PathBuf,
+        /// What the kernel said.
+        #[source]
+        source: io::Error,
+    },
+}
+
+impl Classify for LaunchError {
+    fn kind(&self) -> ErrorKind {
+        match self {
+            Self::Process(e) => e.kind(),
+            Self::Volume(e) => e.kind(),
+            Self::Limit(e) => e.kind(),
+            Self::Signal(e) => e.kind(),
+            Self::NoVolumeSource { .. } => ErrorKind::NotFound,
+            Self::VolumeSource { .. } => ErrorKind::Failed,
+        }
+    }
+
+    fn hint(&self) -> Option<String> {
+        match self {
+            Self::Process(e) => e.hint(),
+            Self::Volume(e) => e.hint(),
+            Self::Limit(e) => e.hint(),
+            Self::Signal(e) => e.hint(),
+            Self::NoVolumeSource { .. } => {
+                Some("carboy makes no directory on the host: create it first".to_owned())
+            }
+            Self::VolumeSource { .. } => None,
+        }
+    }
+}
+
+/// The image a container is launched from.
+pub(crate) struct LaunchImage<'a> {
+    pub(crate) image: ImageRef,
+    pub(crate) config: &'a ImageConfiguration,
+    pub(crate) layers: Vec<PathBuf>,
+}
+
+/// Where a container stands in its network.
+pub(crate) struct Place {
+    pub(crate) ip: Ipv4Addr,
+    pub(crate) internal: bool,
+}
+
+/// The container, and what the user should know about it.
+pub(crate) fn container(
+    config: &Config,
+    slug: &Slug,
+    place: Place,
+    image: LaunchImage<'_>,
+    options: &LaunchOptions,
+    inherited: &impl Fn(&str) -> Option<String>,
+) -> Result<(Container, Vec<String>), LaunchError> {
+    let name = config.prefix.container(slug);
+    let (wanted, unset) = process::environment(&options.environment, inherited)?;
+    let mut env = vec![format!("{SLUG_VARIABLE}={slug}")];
+    env.extend(options.daemons_csv.iter().map(|csv| format!("{DAEMONS_VARIABLE}={csv}")));
+    // The user's own entries come last and win.
+    env.extend(wanted);
+    let overrides = Overrides {
+        entrypoint: options.entrypoint.clone().map(|program| vec![program]),
+        command: options.command.clone(),
+        env,
+        cwd: options.workdir.clone(),
+        user: options.user.clone(),
+    };
+    let of_image = image.config.config().as_ref();
+    let process = process::merge(of_image, &overrides)?;
+    let stop_signal = match of_image.and_then(|c| c.stop_signal().as_deref()) {
+        Some(text) => signal::parse(text)?,
+        None => libc::SIGTERM,
+    };
+    let container = Container {
+        state: plan::run_dir(&config.state, &name),
+        storage: config.storage(&name),
+        netns: plan::netns_path(&config.netns, &name),
+        name,
+        slug: slug.clone(),
+        image: image.image,
+        layers: image.layers,
+        ip: place.ip,
+        internal: place.internal,
+        process,
+        volumes: volumes(&options.volumes)?,
+        limits: parse_limits(options)?,
+        read_only: options.read_only,
+        init: options.init,
+        stop_signal,
+        labels: options.labels.clone(),
+    };
+    let notes = unset.iter().map(|n| format!("-e {n}: it is not set here, so it is left out"));
+    Ok((container, notes.collect()))
+}
+
+fn parse_limits(options: &LaunchOptions) -> Result<Limits, LaunchError> {
+    let wanted = &options.limits;
+    Ok(Limits {
+        memory: wanted.memory.as_deref().map(limits::parse_memory).transpose()?,
+        pids: wanted.pids.as_deref().map(limits::parse_pids).transpose()?,
+        cpu_milli: wanted.cpus.as_deref().map(limits::parse_cpus).transpose()?,
+    })
+}
+
+/// The volumes, the outer ones before those that lie in them.
+fn volumes(wanted: &[String]) -> Result<Vec<Volume>, LaunchError> {
+    let parsed = wanted.iter().map(|v| volume::parse(v)).collect::<Result<Vec<VolumeArg>, _>>()?;
+    volume::check(&parsed)?;
+    let mut volumes = Vec::with_capacity(parsed.len());
+    for VolumeArg { source, destination, read_only } in parsed {
+        volumes.push(Volume { source: resolve(&source)?, destination, read_only });
+    }
+    volumes.sort_by_key(|v| v.destination.components().count());
+    Ok(volumes)
+}
+
+/// Without symbolic links: what is mounted is what was looked at.
+fn resolve(source: &Path) -> Result<PathBuf, LaunchError> {
+    fs::canonicalize(source).map_err(|e| match e.kind() {
+        io::ErrorKind::NotFound => LaunchError::NoVolumeSource { path: source.to_owned() },
+        _ => LaunchError::VolumeSource { path: source.to_owned(), source: e },
+    })
+}
+
+/// What differs between the container that is there and the one that is wanted, for people.
+/// Values of environment variables are never told.
+pub(crate) fn differences(there: &Container, wanted: &Container) -> Vec<String> {
+    let mut all = Vec::new();
+    let mut differ = |what: &str, a: String, b: String| {
+        if a != b {
+            all.push(format!("{what} {a} (wanted: {b})"));
+        }
+    };
+    let join = |args: &[String]| format!("[{}]", args.join(" "));
+    differ("image", there.image.digest.to_string(), wanted.image.digest.to_string());
+    differ("IP", there.ip.to_string(), wanted.ip.to_string());
+    differ("command", join(&there.process.args), join(&wanted.process.args));
+    differ("user", quote(&there.process.user), quote(&wanted.process.user));
+    differ("working directory", there.process.cwd.clone(), wanted.process.cwd.clone());
+    differ("volumes", volume_list(there), volume_list(wanted));
+    differ("limits", limit_list(&there.limits), limit_list(&wanted.limits));
+    differ("read-only root", there.read_only.to_string(), wanted.read_only.to_string());
+    differ("init", there.init.to_string(), wanted.init.to_string());
+    differ("labels", format!("{:?}", there.labels), format!("{:?}", wanted.labels));
+    let variables = differing_variables(&there.process.env, &wanted.process.env);
+    if !variables.is_empty() {
+        all.push(format!("another value of {}", variables.join(", ")));
+    }
+    if all.is_empty() && there != wanted {
+        all.push("settings of another installation".to_owned());
+    }
+    all
+}
+
+fn quote(text: &str) -> String {
+    format!("{text:?}")
+}
+
+fn volume_list(container: &Container) -> String {
+    let one = |v: &Volume| {
+        let mode = if v.read_only { "ro" } else { "rw" };
+        format!("{}:{}:{mode}", v.source.display(), v.destination.display())
+    };
+    let mut all: Vec<String> = container.volumes.iter().map(one).collect();
+    all.sort();
+    format!("[{}]", all.join(" "))
+}
+
+fn limit_list(limits: &Limits) -> String {
+    let show = |v: Option<u64>| v.map_or("none".to_owned(), |v| v.to_string());
+    format!(
+        "memory {}, pids {}, cpu {}",
+        show(limits.memory),
+        show(limits.pids.map(u64::from)),
+        show(limits.cpu_milli.map(u64::from))
+    )
+}
+
+/// The names of the variables that are not the same in both.
+fn differing_variables(a: &[String], b: &[String]) -> Vec<String> {
+    let name = |entry: &String| entry.split('=').next().unwrap_or_default().to_owned();
+    let only = |x: &[String], y: &[String]| {
+        x.iter().filter(|e| !y.contains(e)).map(name).collect::<Vec<_>>()
+    };
+    let mut names = only(a, b);
+    names.extend(only(b, a));
+    names.sort();
+    names.dedup();
+    names
+}
