@@ -1,3 +1,24 @@
 //! The network of a bottle: links, addresses, namespaces and firewall, over netlink.
+//!
+//! One module per resource of [`spec`], each with `create`, `observe`, `repair` and `remove` as
+//! [`Host`](crate::resource::Host) describes them. All calls are synchronous, work from any thread
+//! and leave the caller's namespaces alone.
+//!
+//! The firewall table and the uplink are shared by all bottles of a host. Each change is one
+//! transaction, but "is anybody left?" and "remove" are two steps: the caller must serialise calls
+//! that create or remove [`firewall`], [`uplink`] and [`bridge_rules`], from the first shared
+//! resource of a bottle up to its bridge's entry, with a lock of the whole host.
 
+pub mod bridge;
+mod diff;
+mod error;
+mod facts;
+mod link;
+mod netlink;
+pub mod netns;
+pub mod overlap;
 pub mod spec;
+mod sysctl;
+pub mod veth;
+
+pub use error::{Capability, Error};
