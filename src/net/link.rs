@@ -9,9 +9,7 @@ use std::os::fd::RawFd;
 
 use ipnet::Ipv4Net;
 use netlink_packet_core::{DefaultNla, NLM_F_APPEND};
-use netlink_packet_route::address::{
-    AddressAttribute, AddressFlags, AddressMessage, AddressScope,
-};
+use netlink_packet_route::address::{AddressAttribute, AddressFlags, AddressMessage, AddressScope};
 use netlink_packet_route::link::{
     AfSpecInet, AfSpecInet6, AfSpecUnspec, BridgeStpState, In6AddrGenMode, InfoBridge, InfoData,
     InfoKind, InfoVeth, LinkAttribute, LinkInfo, LinkMessage, Prop,
@@ -240,10 +238,8 @@ pub(crate) fn claim_subnet(index: u32, subnet: Ipv4Net, gateway: Ipv4Addr) -> Re
 }
 
 pub(crate) fn add_default_route(index: u32, gateway: Ipv4Addr) -> Request {
-    let message = RouteMessageBuilder::<Ipv4Addr>::new()
-        .gateway(gateway)
-        .output_interface(index)
-        .build();
+    let message =
+        RouteMessageBuilder::<Ipv4Addr>::new().gateway(gateway).output_interface(index).build();
     request("add the default route of", REPLACE, RouteNetlinkMessage::NewRoute(message))
 }
 

@@ -10,15 +10,23 @@
 //! resource of a bottle up to its bridge's entry, with a lock of the whole host.
 
 pub mod bridge;
+pub mod bridge_rules;
 mod diff;
+mod elements;
 mod error;
 mod facts;
+pub mod firewall;
 mod link;
 mod netlink;
 pub mod netns;
+mod nft;
+mod nft_expr;
 pub mod overlap;
+pub mod port_rules;
+pub mod ruleset;
 pub mod spec;
 mod sysctl;
+pub mod uplink;
 pub mod veth;
 
 pub use error::{Capability, Error};

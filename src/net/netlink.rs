@@ -125,7 +125,7 @@ impl Route {
 }
 
 /// The kernel's sentence (`NLMSGERR_ATTR_MSG`) after the 16 bytes of the request's header.
-fn sentence(header: &[u8]) -> String {
+pub(crate) fn sentence(header: &[u8]) -> String {
     const NLMSGERR_ATTR_MSG: u16 = 1;
     let attributes = header.get(16..).unwrap_or_default();
     NlasIterator::new(attributes)

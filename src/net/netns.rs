@@ -119,9 +119,8 @@ fn look(spec: &Netns) -> Result<Look, Error> {
     let file = open(&spec.path)?;
     // An inode of nsfs is the namespace.
     let host = netlink::current_namespace(&object)?;
-    let inode = |f: &File| f.metadata().map(|m| m.ino()).map_err(|e| {
-        Error::system(&object, "look at", e)
-    });
+    let inode =
+        |f: &File| f.metadata().map(|m| m.ino()).map_err(|e| Error::system(&object, "look at", e));
     if inode(&file)? == inode(&host)? {
         return Ok(Look::Foreign(format!("{path}, the host's own network namespace")));
     }

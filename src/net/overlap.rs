@@ -51,8 +51,11 @@ impl fmt::Display for Taken {
 /// If the kernel cannot be asked.
 pub fn find(subnet: Ipv4Net, own_bridge: &IfName) -> Result<Option<Taken>, Error> {
     netlink::run(&format!("the host's routes beside {subnet}"), FEATURE, async |route| {
-        let requests =
-            vec![link::get_by_name(own_bridge.as_str()), link::dump_addresses(0), link::dump_routes(None)];
+        let requests = vec![
+            link::get_by_name(own_bridge.as_str()),
+            link::dump_addresses(0),
+            link::dump_routes(None),
+        ];
         let mut answers = route.send(requests).await?.into_iter();
         let mut next = || answers.next().unwrap_or(Ok(Vec::new()));
         let (own, addresses, routes) = (next(), next(), next());

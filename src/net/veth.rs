@@ -365,12 +365,12 @@ pub fn repair(spec: &Veth, drift: &[Drift]) -> Result<(), Error> {
         create(spec)?;
         return Ok(());
     }
-    let bridge = seen
-        .bridge
-        .ok_or_else(|| Error::Missing { object: format!("bridge {}", spec.bridge) })?;
+    let bridge =
+        seen.bridge.ok_or_else(|| Error::Missing { object: format!("bridge {}", spec.bridge) })?;
     let namespace = netns::open(&spec.netns)?;
     let object = object(spec);
-    let (index, peer) = (seen.link.index, seen.peer.as_ref().map_or(CONTAINER_IFINDEX, |p| p.index));
+    let (index, peer) =
+        (seen.link.index, seen.peer.as_ref().map_or(CONTAINER_IFINDEX, |p| p.index));
     if parts.contains(&Part::InnerIpv6) {
         netlink::on_thread(&object, || {
             netlink::enter(&object, &namespace)?;
