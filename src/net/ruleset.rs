@@ -388,22 +388,26 @@ fn is_not_ipv4() -> Vec<Expression> {
     vec![family, Expression::Differs(vec![NFPROTO_IPV4])]
 }
 
-/// IPv4 is known already where this stands.
+/// Only IPv4 comes here; `is_ipv4` lets `nft list` print the field's name.
 fn source_is_not_pinned() -> Vec<Expression> {
-    vec![
+    let mut expressions = is_ipv4();
+    expressions.extend([
         Expression::Meta { key: Meta::Iifname, to: 0 },
         Expression::Payload { base: Header::Network, offset: 12, length: 4, to: 4 },
         Expression::NotIn(SRC4.to_owned()),
-    ]
+    ]);
+    expressions
 }
 
 /// 169.254.0.0/16 (RFC 3927): cloud metadata services listen there.
 fn destination_is_link_local() -> Vec<Expression> {
-    vec![
+    let mut expressions = is_ipv4();
+    expressions.extend([
         Expression::Payload { base: Header::Network, offset: 16, length: 4, to: 0 },
         Expression::Mask(vec![255, 255, 0, 0]),
         Expression::Equal(vec![169, 254, 0, 0]),
-    ]
+    ]);
+    expressions
 }
 
 fn connection_has(key: Conntrack, bits: u32) -> Vec<Expression> {
