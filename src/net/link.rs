@@ -73,7 +73,6 @@ pub(crate) fn create_veth(spec: &Veth, bridge: u32, namespace: RawFd) -> Request
     let [tx, rx] = queues.clone();
     let peer = LinkMessageBuilder::<LinkUnspec>::new()
         .name(CONTAINER_IFNAME)
-        .index(CONTAINER_IFINDEX)
         .setns_by_fd(namespace)
         .address(spec.peer_mac.octets().to_vec())
         .mtu(spec.mtu)
@@ -93,9 +92,6 @@ pub(crate) fn create_veth(spec: &Veth, bridge: u32, namespace: RawFd) -> Request
         .build();
     request("create", CREATE_ECHO, RouteNetlinkMessage::NewLink(message))
 }
-
-/// `eth0` follows `lo`, which is 1 in every namespace.
-pub(crate) const CONTAINER_IFINDEX: u32 = 2;
 
 /// Looks a link up; `__dev_get_by_name` of the kernel takes altnames of at most 15 bytes, too.
 pub(crate) fn get_by_name(name: &str) -> Request {
@@ -248,8 +244,12 @@ pub(crate) fn delete_default_route(index: u32, gateway: Option<Ipv4Addr>) -> Req
     if let Some(gateway) = gateway {
         builder = builder.gateway(gateway);
     }
-    let message = RouteNetlinkMessage::DelRoute(builder.build());
-    request("delete the default route of", CHANGE, message)
+    let mut message = builder.build();
+    // Whoever made it, and whatever its scope.
+    message.header.protocol = RouteProtocol::Unspec;
+    message.header.scope = RouteScope::NoWhere;
+    message.header.kind = RouteType::Unspec;
+    request("delete the default route of", CHANGE, RouteNetlinkMessage::DelRoute(message))
 }
 
 /// All unicast routes, of one output interface if given, whatever their table.

@@ -28,5 +28,6 @@ pub mod spec;
 mod sysctl;
 pub mod uplink;
 pub mod veth;
+mod veth_look;
 
 pub use error::{Capability, Error};

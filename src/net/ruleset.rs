@@ -5,10 +5,16 @@
 //! nothing passes nothing; a bottle costs set elements alone. One pair of tables serves all
 //! prefixes of a host, for the interface names are hashes of full names.
 
-use std::net::Ipv4Addr;
+mod element;
+mod expression;
 
-use crate::names::{BRIDGE_IFNAME_PREFIX, IfName, VETH_IFNAME_PREFIX};
-use crate::net::spec::{BridgeRules, MacAddr, PortRules};
+pub use element::{
+    Element, bridge_element, bridge_elements, guarded_element, ifname_of, internal_element,
+    port_elements,
+};
+pub use expression::{Conntrack, Expression, Header, Meta};
+
+use crate::names::{BRIDGE_IFNAME_PREFIX, VETH_IFNAME_PREFIX};
 
 /// The name of both tables.
 pub const TABLE: &str = "carboy";
@@ -120,87 +126,6 @@ pub struct Rule {
     pub comment: &'static str,
     /// What it matches and does.
     pub expressions: Vec<Expression>,
-}
-
-/// An expression of a rule. Registers are counted in words of four bytes.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Expression {
-    /// Loads a property of the packet.
-    Meta {
-        /// Which.
-        key: Meta,
-        /// Where to.
-        to: u32,
-    },
-    /// Loads bytes of the packet.
-    Payload {
-        /// Counted from where.
-        base: Header,
-        /// In bytes.
-        offset: u32,
-        /// In bytes.
-        length: u32,
-        /// Where to.
-        to: u32,
-    },
-    /// Loads a property of the packet's connection.
-    Connection {
-        /// Which.
-        key: Conntrack,
-        /// Where to.
-        to: u32,
-    },
-    /// Masks the first word or words.
-    Mask(Vec<u8>),
-    /// Goes on if the first words equal the bytes.
-    Equal(Vec<u8>),
-    /// Goes on if the first words differ from the bytes.
-    Differs(Vec<u8>),
-    /// Goes on if what begins in the first word is in the set.
-    In(String),
-    /// Goes on if what begins in the first word is not in the set.
-    NotIn(String),
-    /// Counts packets and bytes.
-    Counter,
-    /// Ends with this verdict.
-    Accept,
-    /// Ends with this verdict.
-    Drop,
-    /// Goes on in another chain, and comes back.
-    Jump(String),
-    /// Takes the address of the outgoing interface as source.
-    Masquerade,
-}
-
-/// A property of a packet (`NFT_META_*`).
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Meta {
-    /// The incoming interface's name.
-    Iifname,
-    /// The outgoing interface's name.
-    Oifname,
-    /// IPv4 or IPv6.
-    Nfproto,
-    /// The EtherType.
-    Protocol,
-}
-
-/// Where a payload's offset is counted from (`NFT_PAYLOAD_*_HEADER`).
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Header {
-    /// The Ethernet header.
-    Link,
-    /// The IPv4 or ARP header.
-    Network,
-}
-
-/// A property of a connection (`NFT_CT_*`).
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Conntrack {
-    /// New, established and so on, as bits.
-    State,
-    /// Among others whether it was translated, as bits.
-    Status,
 }
 
 const NFPROTO_IPV4: u8 = 2;
@@ -442,68 +367,5 @@ fn count_and_drop() -> Vec<Expression> {
     vec![Expression::Counter, Expression::Drop]
 }
 
-/// An element of a set.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Element {
-    /// The table's family.
-    pub family: Family,
-    /// The set.
-    pub set: &'static str,
-    /// The key's bytes.
-    pub key: Vec<u8>,
-}
-
-/// The mark of a bottle's bridge in [`BRIDGES`].
-pub fn bridge_element(bridge: &IfName) -> Element {
-    Element { family: Family::Inet, set: BRIDGES, key: ifname(bridge.as_str()) }
-}
-
-/// The bridge's element in [`INTERNAL`].
-pub fn internal_element(bridge: &IfName) -> Element {
-    Element { family: Family::Inet, set: INTERNAL, key: ifname(bridge.as_str()) }
-}
-
-/// The device's element in [`GUARDED`].
-pub fn guarded_element(device: &IfName) -> Element {
-    Element { family: Family::Inet, set: GUARDED, key: ifname(device.as_str()) }
-}
-
-/// What a bridge has.
-pub fn bridge_elements(rules: &BridgeRules) -> Vec<Element> {
-    let mut elements = vec![bridge_element(&rules.bridge)];
-    if rules.internal {
-        elements.push(internal_element(&rules.bridge));
-    }
-    elements
-}
-
-/// What a port has.
-pub fn port_elements(rules: &PortRules) -> Vec<Element> {
-    let source = [ifname(rules.bridge.as_str()), rules.ip.octets().to_vec()].concat();
-    let key = l2_key(&rules.veth, rules.mac, rules.ip);
-    vec![
-        Element { family: Family::Inet, set: SRC4, key: source },
-        Element { family: Family::Bridge, set: L2, key },
-    ]
-}
-
-fn l2_key(veth: &IfName, mac: MacAddr, ip: Ipv4Addr) -> Vec<u8> {
-    [&ifname(veth.as_str())[..], &mac.octets(), &[0, 0], &ip.octets()].concat()
-}
-
-/// A name as the kernel compares it: 16 bytes, the rest zero.
-fn ifname(name: &str) -> Vec<u8> {
-    let mut bytes = name.as_bytes().to_vec();
-    bytes.resize(16, 0);
-    bytes
-}
-
-/// The name in a key of [`Set`]s whose key is an interface name.
-pub fn ifname_of(key: &[u8]) -> Option<IfName> {
-    let end = key.iter().position(|b| *b == 0).unwrap_or(key.len());
-    IfName::new(std::str::from_utf8(&key[..end]).ok()?).ok()
-}
-
 #[cfg(test)]
-#[path = "ruleset_tests.rs"]
 mod tests;

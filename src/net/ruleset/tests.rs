@@ -1,6 +1,10 @@
 //! Tests of the rule set.
 
+use std::net::Ipv4Addr;
+
 use super::*;
+use crate::names::IfName;
+use crate::net::spec::{BridgeRules, MacAddr, PortRules};
 
 fn chain(table: &Table, name: &str) -> Chain {
     table.chains.iter().find(|c| c.name == name).cloned().unwrap()
