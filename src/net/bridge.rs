@@ -107,10 +107,25 @@ async fn claim(route: &mut Route, spec: &Bridge, index: u32) -> Result<(), Error
     match route.one(request).await? {
         Ok(_) => Ok(()),
         Err(Refusal { errno: libc::EEXIST, .. }) => {
-            Err(Error::Overlap { object: object(spec), subnet: spec.subnet })
+            let device = holder(route, spec, index).await?;
+            Err(Error::Overlap { object: object(spec), subnet: spec.subnet, device })
         }
         Err(refusal) => Err(route.refused(operation, refusal)),
     }
+}
+
+/// The name of the interface that has the subnet, for the error.
+async fn holder(route: &mut Route, spec: &Bridge, own: u32) -> Result<String, Error> {
+    let routes = route.one(link::dump_routes(None)).await?;
+    let routes = routes.map_err(|r| route.refused("find who has the subnet of", r))?;
+    let other = facts::routes(&routes)
+        .into_iter()
+        .filter(|r| r.is_main() && r.destination == spec.subnet.trunc())
+        .find_map(|r| r.output.filter(|index| *index != own));
+    let Some(index) = other else { return Ok("another interface".to_owned()) };
+    let answer = route.one(link::get(index)).await?;
+    let link = facts::link(route, "read who has the subnet of", answer)?;
+    Ok(link.map_or_else(|| format!("interface {index}"), |l| l.name))
 }
 
 /// What was read of a bridge that is ours.

@@ -8,7 +8,7 @@ use crate::net::spec::BridgeRules;
 use crate::presence::{Creation, Drift, Presence, Removal};
 
 fn object(spec: &BridgeRules) -> String {
-    format!("bridge {}", spec.bridge)
+    format!("firewall entries of bridge {}", spec.bridge)
 }
 
 fn unwanted(spec: &BridgeRules) -> Vec<Element> {

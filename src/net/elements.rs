@@ -20,7 +20,8 @@ pub(crate) fn create(object: &str, elements: &[Element]) -> Result<Creation, Err
     }
 }
 
-fn missing_table() -> Error {
+/// The error for elements whose table or set is not there.
+pub(crate) fn missing_table() -> Error {
     Error::Missing { object: format!("firewall table {TABLE}") }
 }
 
@@ -37,7 +38,7 @@ fn differences(
         let present = nft::has_element(element)?;
         any |= present;
         let want = word(part < wanted.len());
-        found.expect(part, format!("{object} in set {}", element.set), want, Some(word(present)));
+        found.expect(part, format!("{object}: set {}", element.set), want, Some(word(present)));
     }
     Ok((found, any))
 }
@@ -67,7 +68,11 @@ pub(crate) fn repair(
             Some(part) => transaction.delete_element(&unwanted[part]),
         }
     }
-    transaction.commit_all()
+    match transaction.commit()? {
+        Ok(()) => Ok(()),
+        Err(Refusal { errno: libc::ENOENT, .. }) => Err(missing_table()),
+        Err(refusal) => Err(nft::refused(object, "repair", refusal)),
+    }
 }
 
 /// Deletes those elements that are there, in one transaction.

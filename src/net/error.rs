@@ -76,12 +76,14 @@ pub enum Error {
         found: String,
     },
     /// Somebody else has the same subnet: its connected route exists already.
-    #[error("the subnet {subnet} of {object} is taken by another interface")]
+    #[error("the subnet {subnet} of {object} is taken by {device}")]
     Overlap {
         /// Who wanted the subnet.
         object: String,
         /// The subnet.
         subnet: Ipv4Net,
+        /// The interface that has it.
+        device: String,
     },
     /// The kernel's answer lacks what it should hold.
     #[error("the kernel's answer about {object} makes no sense: {what}")]
@@ -108,6 +110,8 @@ pub enum Capability {
     NetAdmin,
     /// For entering namespaces and for mounts.
     SysAdmin,
+    /// For files and directories of root.
+    DacOverride,
 }
 
 impl fmt::Display for Capability {
@@ -115,6 +119,7 @@ impl fmt::Display for Capability {
         f.write_str(match self {
             Self::NetAdmin => "CAP_NET_ADMIN",
             Self::SysAdmin => "CAP_SYS_ADMIN",
+            Self::DacOverride => "CAP_DAC_OVERRIDE",
         })
     }
 }
@@ -142,24 +147,46 @@ impl Error {
         Self::Kernel { object, operation, said, source }
     }
 
-    /// An error of a system call that needs CAP_SYS_ADMIN (namespaces and mounts).
+    /// An error of a system call about namespaces, mounts or threads.
     pub(crate) fn system(
         object: &str,
         operation: &'static str,
         source: impl Into<io::Error>,
     ) -> Self {
-        let (object, source) = (object.to_owned(), source.into());
-        match source.raw_os_error() {
-            Some(errno) if is_permission(errno) => {
-                Self::Permission { object, operation, capability: Capability::SysAdmin, source }
-            }
-            Some(libc::EROFS) => Self::Unsupported {
+        Self::of_call(object, operation, Capability::SysAdmin, source.into())
+    }
+
+    /// An error of a system call about files and directories.
+    pub(crate) fn file(object: &str, operation: &'static str, source: io::Error) -> Self {
+        Self::of_call(object, operation, Capability::DacOverride, source)
+    }
+
+    /// An error of reading or writing a file below /proc/sys/net.
+    pub(crate) fn sysctl(object: &str, operation: &'static str, source: io::Error) -> Self {
+        if source.kind() == io::ErrorKind::ReadOnlyFilesystem {
+            let (object, said) = (object.to_owned(), String::new());
+            return Self::Unsupported {
                 object,
                 operation,
                 feature: "writable /proc/sys",
-                said: String::new(),
+                said,
                 source,
-            },
+            };
+        }
+        Self::of_call(object, operation, Capability::NetAdmin, source)
+    }
+
+    fn of_call(
+        object: &str,
+        operation: &'static str,
+        capability: Capability,
+        source: io::Error,
+    ) -> Self {
+        let object = object.to_owned();
+        match source.raw_os_error() {
+            Some(errno) if is_permission(errno) => {
+                Self::Permission { object, operation, capability, source }
+            }
             _ => Self::System { object, operation, source },
         }
     }
@@ -228,12 +255,15 @@ impl Classify for Error {
                     capability.to_string().trim_start_matches("CAP_")
                 ))
             }
+            Self::Unsupported { source, .. }
+                if source.kind() == io::ErrorKind::ReadOnlyFilesystem =>
+            {
+                Some("remount it: mount -o remount,rw /proc/sys".to_owned())
+            }
             Self::Unsupported { feature, .. } => {
                 Some(format!("load the kernel module or use a kernel built with it: {feature}"))
             }
-            Self::Overlap { subnet, .. } => {
-                Some(format!("`ip route show {subnet}` names it; choose another subnet"))
-            }
+            Self::Overlap { .. } => Some("choose another subnet".to_owned()),
             _ => None,
         }
     }

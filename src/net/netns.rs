@@ -35,13 +35,14 @@ fn object(spec: &Netns) -> String {
     format!("network namespace {}", spec.name)
 }
 
-/// Opens a namespace by its path.
+/// Opens a namespace by its path; without a mount on it the file is none.
 pub(crate) fn open(path: &Path) -> Result<File, Error> {
     let object = format!("network namespace {}", path.display());
     match File::open(path) {
-        Ok(file) => Ok(file),
+        Ok(file) if is_namespace(&object, path)? => Ok(file),
+        Ok(_) => Err(Error::Missing { object }),
         Err(e) if e.kind() == io::ErrorKind::NotFound => Err(Error::Missing { object }),
-        Err(e) => Err(Error::system(&object, "open", e)),
+        Err(e) => Err(Error::file(&object, "open", e)),
     }
 }
 
@@ -56,12 +57,12 @@ pub fn create(spec: &Netns) -> Result<Creation, Error> {
             .recursive(true)
             .mode(0o755)
             .create(directory)
-            .map_err(|e| Error::system(&object, "make the directory of", e))?;
+            .map_err(|e| Error::file(&object, "make the directory of", e))?;
     }
     match OpenOptions::new().write(true).create_new(true).mode(0o444).open(&spec.path) {
         Ok(_) => {}
         Err(e) if e.kind() == io::ErrorKind::AlreadyExists => return Ok(Creation::Exists),
-        Err(e) => return Err(Error::system(&object, "make the file of", e)),
+        Err(e) => return Err(Error::file(&object, "make the file of", e)),
     }
     if let Err(error) = make(spec) {
         // The first error says what went wrong; a file that stays is half made, which observe and
@@ -104,7 +105,7 @@ fn look(spec: &Netns) -> Result<Look, Error> {
     let metadata = match fs::symlink_metadata(&spec.path) {
         Ok(metadata) => metadata,
         Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(Look::Absent),
-        Err(e) => return Err(Error::system(&object, "look at", e)),
+        Err(e) => return Err(Error::file(&object, "look at", e)),
     };
     let path = spec.path.display();
     if !metadata.is_file() {
@@ -120,7 +121,7 @@ fn look(spec: &Netns) -> Result<Look, Error> {
     // An inode of nsfs is the namespace.
     let host = netlink::current_namespace(&object)?;
     let inode =
-        |f: &File| f.metadata().map(|m| m.ino()).map_err(|e| Error::system(&object, "look at", e));
+        |f: &File| f.metadata().map(|m| m.ino()).map_err(|e| Error::file(&object, "look at", e));
     if inode(&file)? == inode(&host)? {
         return Ok(Look::Foreign(format!("{path}, the host's own network namespace")));
     }
@@ -234,6 +235,6 @@ pub fn remove(spec: &Netns) -> Result<Removal, Error> {
     match fs::remove_file(&spec.path) {
         Ok(()) => Ok(Removal::Removed),
         Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(Removal::Removed),
-        Err(e) => Err(Error::system(&object, "unlink the file of", e)),
+        Err(e) => Err(Error::file(&object, "unlink the file of", e)),
     }
 }

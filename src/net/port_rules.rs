@@ -7,7 +7,7 @@ use crate::net::spec::PortRules;
 use crate::presence::{Creation, Drift, Presence, Removal};
 
 fn object(spec: &PortRules) -> String {
-    format!("port {}", spec.veth)
+    format!("firewall entries of port {}", spec.veth)
 }
 
 /// Adds the port's elements if none is there.

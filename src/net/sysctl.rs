@@ -18,7 +18,7 @@ fn disable_ipv6_path(interface: &str) -> PathBuf {
 pub(crate) fn disable_ipv6(object: &str, interface: &str) -> Result<(), Error> {
     match fs::write(disable_ipv6_path(interface), "1") {
         Err(e) if e.kind() != io::ErrorKind::NotFound => {
-            Err(Error::system(object, "turn IPv6 off for", e))
+            Err(Error::sysctl(object, "turn IPv6 off for", e))
         }
         _ => Ok(()),
     }
@@ -29,6 +29,6 @@ pub(crate) fn ipv6_is_disabled(object: &str, interface: &str) -> Result<Option<b
     match fs::read_to_string(disable_ipv6_path(interface)) {
         Ok(value) => Ok(Some(value.trim() == "1")),
         Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(None),
-        Err(e) => Err(Error::system(object, "read whether IPv6 is off for", e)),
+        Err(e) => Err(Error::sysctl(object, "read whether IPv6 is off for", e)),
     }
 }

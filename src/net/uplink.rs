@@ -6,7 +6,8 @@
 //! host-wide lock that [`net`](crate::net) asks for.
 
 use crate::names::IfName;
-use crate::net::error::Error;
+use crate::net::elements;
+use crate::net::error::{Error, Refusal};
 use crate::net::facts::{self, Link};
 use crate::net::link;
 use crate::net::netlink::{self, Route};
@@ -48,7 +49,11 @@ pub fn create(spec: &Uplink) -> Result<Creation, Error> {
 fn guard(device: &IfName) -> Result<(), Error> {
     let mut transaction = Transaction::new(object(device), "guard");
     transaction.add_element(&guarded_element(device), false);
-    transaction.commit_all()
+    match transaction.commit()? {
+        Ok(()) => Ok(()),
+        Err(Refusal { errno: libc::ENOENT, .. }) => Err(elements::missing_table()),
+        Err(refusal) => Err(nft::refused(&object(device), "guard", refusal)),
+    }
 }
 
 /// Present if forwarding is on, whoever turned it on.

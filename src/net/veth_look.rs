@@ -27,7 +27,8 @@ pub(crate) async fn find(route: &mut Route, name: &str) -> Result<Option<Link>, 
 }
 
 pub(crate) async fn bridge_index(host: &mut Route, spec: &Veth) -> Result<Option<u32>, Error> {
-    Ok(find(host, spec.bridge.as_str()).await?.map(|l| l.index))
+    let link = find(host, spec.bridge.as_str()).await?;
+    Ok(link.filter(|l| l.kind == Some(InfoKind::Bridge)).map(|l| l.index))
 }
 
 pub(crate) fn is_ours(link: &Link, spec: &Veth) -> bool {
