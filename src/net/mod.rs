@@ -1,3 +1,33 @@
 //! The network of a bottle: links, addresses, namespaces and firewall, over netlink.
+//!
+//! One module per resource of [`spec`], each with `create`, `observe`, `repair` and `remove` as
+//! [`Host`](crate::resource::Host) describes them. All calls are synchronous, work from any thread
+//! and leave the caller's namespaces alone.
+//!
+//! The firewall table and the uplink are shared by all bottles of a host. Each change is one
+//! transaction, but "is anybody left?" and "remove" are two steps: the caller must serialise calls
+//! that create or remove [`firewall`], [`uplink`] and [`bridge_rules`], from the first shared
+//! resource of a bottle up to its bridge's entry, with a lock of the whole host.
 
+pub mod bridge;
+pub mod bridge_rules;
+mod diff;
+mod elements;
+mod error;
+mod facts;
+pub mod firewall;
+mod link;
+mod netlink;
+pub mod netns;
+mod nft;
+mod nft_expr;
+pub mod overlap;
+pub mod port_rules;
+pub mod ruleset;
 pub mod spec;
+mod sysctl;
+pub mod uplink;
+pub mod veth;
+mod veth_look;
+
+pub use error::{Capability, Error};

@@ -1,0 +1,240 @@
+//! A named network namespace, as `ip netns` knows them: a file on which the namespace is mounted.
+//!
+//! `ip netns add` makes /run/netns itself a shared mount point, so that an unmount reaches other
+//! mount namespaces. That mount would stay behind; it is not made here. The bind mount propagates
+//! as the directory's own mount does (/run is shared on all systemd hosts), and where copies of it
+//! sit in other mount namespaces, unlink(2) of the file detaches them (Linux 3.18).
+
+use std::fs::{self, DirBuilder, File, OpenOptions};
+use std::io;
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
+use std::path::Path;
+
+use nix::mount::{MntFlags, MsFlags, mount, umount2};
+use nix::sched::{CloneFlags, unshare};
+use nix::sys::statfs::statfs;
+
+use crate::net::diff::{Differences, on_off};
+use crate::net::error::Error;
+use crate::net::facts;
+use crate::net::link;
+use crate::net::netlink;
+use crate::net::spec::Netns;
+use crate::net::sysctl;
+use crate::presence::{Creation, Drift, Presence, Removal};
+
+const FEATURE: &str = "network namespaces (CONFIG_NET_NS)";
+
+/// `lo` is 1 in every network namespace.
+const LOOPBACK: u32 = 1;
+
+/// Where IPv6 is turned off: for all, for what comes later, and for the one that is there.
+const IPV6_SWITCHES: [&str; 3] = ["all", "default", "lo"];
+
+fn object(spec: &Netns) -> String {
+    format!("network namespace {}", spec.name)
+}
+
+/// Opens a namespace by its path; without a mount on it the file is none.
+pub(crate) fn open(path: &Path) -> Result<File, Error> {
+    let object = format!("network namespace {}", path.display());
+    match File::open(path) {
+        Ok(file) if is_namespace(&object, path)? => Ok(file),
+        Ok(_) => Err(Error::Missing { object }),
+        Err(e) if e.kind() == io::ErrorKind::NotFound => Err(Error::Missing { object }),
+        Err(e) => Err(Error::file(&object, "open", e)),
+    }
+}
+
+/// Makes the namespace if its path is free: IPv6 off inside, `lo` up.
+///
+/// # Errors
+/// What the kernel said; the path is free again then.
+pub fn create(spec: &Netns) -> Result<Creation, Error> {
+    let object = object(spec);
+    if let Some(directory) = spec.path.parent() {
+        DirBuilder::new()
+            .recursive(true)
+            .mode(0o755)
+            .create(directory)
+            .map_err(|e| Error::file(&object, "make the directory of", e))?;
+    }
+    match OpenOptions::new().write(true).create_new(true).mode(0o444).open(&spec.path) {
+        Ok(_) => {}
+        Err(e) if e.kind() == io::ErrorKind::AlreadyExists => return Ok(Creation::Exists),
+        Err(e) => return Err(Error::file(&object, "make the file of", e)),
+    }
+    if let Err(error) = make(spec) {
+        // The first error says what went wrong; a file that stays is half made, which observe and
+        // remove know how to handle.
+        fs::remove_file(&spec.path).ok();
+        return Err(error);
+    }
+    Ok(Creation::Created)
+}
+
+/// Makes a namespace and mounts it on the file, last of all: what is mounted is complete.
+fn make(spec: &Netns) -> Result<(), Error> {
+    let object = object(spec);
+    netlink::on_thread(&object, || {
+        unshare(CloneFlags::CLONE_NEWNET).map_err(|e| Error::system(&object, "make", e))?;
+        for switch in IPV6_SWITCHES {
+            sysctl::disable_ipv6(&object, switch)?;
+        }
+        netlink::block_on(&object, FEATURE, async |route| {
+            route.all(vec![link::set_up(LOOPBACK)]).await
+        })?;
+        let source = Path::new("/proc/thread-self/ns/net");
+        let none: Option<&str> = None;
+        mount(Some(source), &spec.path, none, MsFlags::MS_BIND, none)
+            .map_err(|e| Error::system(&object, "mount", e))
+    })
+}
+
+/// What stands at the path.
+enum Look {
+    Absent,
+    /// A file on which nothing is mounted: a creation was cut short.
+    HalfMade,
+    Namespace(File),
+    Foreign(String),
+}
+
+fn look(spec: &Netns) -> Result<Look, Error> {
+    let object = object(spec);
+    let metadata = match fs::symlink_metadata(&spec.path) {
+        Ok(metadata) => metadata,
+        Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(Look::Absent),
+        Err(e) => return Err(Error::file(&object, "look at", e)),
+    };
+    let path = spec.path.display();
+    if !metadata.is_file() {
+        return Ok(Look::Foreign(format!("{path}, which is no regular file")));
+    }
+    if !is_namespace(&object, &spec.path)? {
+        return Ok(match metadata.len() {
+            0 => Look::HalfMade,
+            n => Look::Foreign(format!("{path}, a file of {n} bytes")),
+        });
+    }
+    let file = open(&spec.path)?;
+    // An inode of nsfs is the namespace.
+    let host = netlink::current_namespace(&object)?;
+    let inode =
+        |f: &File| f.metadata().map(|m| m.ino()).map_err(|e| Error::file(&object, "look at", e));
+    if inode(&file)? == inode(&host)? {
+        return Ok(Look::Foreign(format!("{path}, the host's own network namespace")));
+    }
+    let entered = netlink::on_thread(&object, || netlink::enter(&object, &file));
+    match entered {
+        Ok(()) => Ok(Look::Namespace(file)),
+        Err(e) if e.errno() == Some(libc::EINVAL) => {
+            Ok(Look::Foreign(format!("{path}, a namespace of another kind")))
+        }
+        Err(e) => Err(e),
+    }
+}
+
+fn is_namespace(object: &str, path: &Path) -> Result<bool, Error> {
+    let found = statfs(path).map_err(|e| Error::system(object, "look at", e))?;
+    Ok(found.filesystem_type() == nix::sys::statfs::NSFS_MAGIC)
+}
+
+/// What is repaired as one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Part {
+    Mount,
+    Ipv6(&'static str),
+    Loopback,
+}
+
+fn differences(spec: &Netns, namespace: Option<&File>) -> Result<Differences<Part>, Error> {
+    let object = object(spec);
+    let mut found = Differences::new();
+    let Some(namespace) = namespace else {
+        found.expect(Part::Mount, format!("netns {}", spec.name), "mounted", None);
+        return Ok(found);
+    };
+    let (switches, loopback) = netlink::run_in(&object, FEATURE, namespace, async |route| {
+        let mut switches = Vec::new();
+        for switch in IPV6_SWITCHES {
+            switches.push((switch, sysctl::ipv6_is_disabled(&object, switch)?));
+        }
+        let answer = route.one(link::get(LOOPBACK)).await?;
+        Ok((switches, facts::link(route, "read", answer)?))
+    })?;
+    for (switch, disabled) in switches {
+        let resource = format!("netns {} IPv6 {switch}", spec.name);
+        found.expect_if_known(
+            Part::Ipv6(switch),
+            resource,
+            "off",
+            disabled.map(|disabled| on_off(!disabled)),
+        );
+    }
+    let state = loopback.map(|l| if l.up { "up" } else { "down" });
+    found.expect(Part::Loopback, format!("netns {} lo", spec.name), "up", state);
+    Ok(found)
+}
+
+/// Compares the namespace with the spec.
+///
+/// # Errors
+/// If it cannot be looked at.
+pub fn observe(spec: &Netns) -> Result<Presence, Error> {
+    Ok(match look(spec)? {
+        Look::Absent => Presence::Absent,
+        Look::Foreign(found) => Presence::Foreign(found),
+        Look::HalfMade => differences(spec, None)?.into_presence(),
+        Look::Namespace(file) => differences(spec, Some(&file))?.into_presence(),
+    })
+}
+
+/// Puts right what differs; a namespace that is there stays the same.
+///
+/// # Errors
+/// [`Error::Missing`] if it is gone, [`Error::Foreign`] if it is not ours, else what the kernel
+/// said.
+pub fn repair(spec: &Netns, drift: &[Drift]) -> Result<(), Error> {
+    let object = object(spec);
+    let namespace = match look(spec)? {
+        Look::Absent => return Err(Error::Missing { object }),
+        Look::Foreign(found) => return Err(Error::Foreign { object, found }),
+        Look::HalfMade => return make(spec),
+        Look::Namespace(file) => file,
+    };
+    let parts = differences(spec, Some(&namespace))?.parts(drift);
+    netlink::run_in(&object, FEATURE, &namespace, async |route| {
+        for part in parts {
+            match part {
+                Part::Ipv6(switch) => sysctl::disable_ipv6(&object, switch)?,
+                Part::Loopback => route.all(vec![link::set_up(LOOPBACK)]).await?,
+                // Only a half-made namespace lacks its mount.
+                Part::Mount => {}
+            }
+        }
+        Ok(())
+    })
+}
+
+/// Removes the namespace's mount and file. The namespace itself goes with the last process in it.
+///
+/// # Errors
+/// What the kernel said.
+pub fn remove(spec: &Netns) -> Result<Removal, Error> {
+    let object = object(spec);
+    match look(spec)? {
+        Look::Absent | Look::Foreign(_) => return Ok(Removal::Absent),
+        Look::HalfMade | Look::Namespace(_) => {}
+    }
+    // Mounts may lie on top of each other, after a repair of a half-made one for instance.
+    while is_namespace(&object, &spec.path)? {
+        umount2(&spec.path, MntFlags::MNT_DETACH | MntFlags::UMOUNT_NOFOLLOW)
+            .map_err(|e| Error::system(&object, "unmount", e))?;
+    }
+    match fs::remove_file(&spec.path) {
+        Ok(()) => Ok(Removal::Removed),
+        Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(Removal::Removed),
+        Err(e) => Err(Error::file(&object, "unlink the file of", e)),
+    }
+}
