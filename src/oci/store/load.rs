@@ -92,7 +92,12 @@ impl Store {
         let _lock = files::lock(&self.root.join(LOCK), files::Kind::Exclusive)?;
         files::empty(&self.staging())?;
         let mut notes = Vec::new();
-        let mut changed = self.add_layers(contents, image, &mut notes)?;
+        let added = self.add_layers(contents, image, &mut notes);
+        if added.is_err() {
+            // The next load would do it, too; the error at hand says more than one from here.
+            files::empty(&self.staging()).unwrap_or_default();
+        }
+        let mut changed = added?;
         let Some((digest, manifest)) = self.known(image)? else {
             return Err(StoreError::Incomplete {
                 name: label(image),

@@ -1,7 +1,7 @@
 //! What a tar entry means for a layer, and whether it is allowed. Pure.
 
-use tar_core::EntryType;
 use tar_core::parse::ParsedEntry;
+use tar_core::{EntryType, PaxExtensions};
 
 use super::{LayerFault, Limits};
 
@@ -121,16 +121,34 @@ impl Meta {
                 _ => skipped_xattrs.push(String::from_utf8_lossy(name).into_owned()),
             }
         }
-        Ok(Self {
-            mode: entry.mode & 0o7777,
-            uid,
-            gid,
-            // Base-256 fields hold times before 1970 as two's complement.
-            mtime: Some(entry.mtime.cast_signed()),
-            xattrs,
-            skipped_xattrs,
-        })
+        // Base-256 fields hold times before 1970 as two's complement.
+        let mtime = pax_mtime(entry)?.unwrap_or(entry.mtime.cast_signed());
+        Ok(Self { mode: entry.mode & 0o7777, uid, gid, mtime: Some(mtime), xattrs, skipped_xattrs })
     }
+}
+
+/// The time in a pax header. The parser takes times before 1970 for errors, so it is told to pass
+/// over errors, and the fields that must be right are checked here again.
+fn pax_mtime(entry: &ParsedEntry<'_>) -> Result<Option<i64>, LayerFault> {
+    let mut mtime = None;
+    for record in PaxExtensions::new(entry.pax.unwrap_or_default()) {
+        let record = record.map_err(|error| LayerFault::Header(error.into()))?;
+        let key = record.key().map_err(|error| LayerFault::Header(error.into()))?;
+        let bad = || LayerFault::Pax { key: key.to_owned() };
+        let value = || record.value().map_err(|_| bad());
+        match key {
+            "size" | "uid" | "gid" => {
+                value()?.parse::<u64>().map_err(|_| bad())?;
+            }
+            "mtime" => {
+                let seconds = value()?.split('.').next().unwrap_or_default();
+                mtime = Some(seconds.parse().map_err(|_| bad())?);
+            }
+            key if key.starts_with("GNU.sparse.") => return Err(LayerFault::Sparse),
+            _ => {}
+        }
+    }
+    Ok(mtime)
 }
 
 /// Only what the file's own program can read: `trusted.*` and `user.overlay.*` would speak to

@@ -90,6 +90,12 @@ pub enum LayerFault {
     /// A header is damaged or exceeds a limit of the format.
     #[error("the tar has a bad header")]
     Header(#[source] ParseError),
+    /// A field of an extended header is no number.
+    #[error("the pax header has a bad {key}")]
+    Pax {
+        /// The field.
+        key: String,
+    },
     /// The tar ends in the middle of an entry.
     #[error("the tar is truncated")]
     Truncated,
@@ -268,6 +274,8 @@ impl Writer<'_> {
         });
         // "./" cleans up to nothing in some archives; the root is checked in `Entry::parse`.
         parser.set_allow_empty_path(true);
+        // `Entry::parse` checks pax headers itself.
+        parser.set_ignore_pax_errors(true);
         let mut buffer = stream::Buffer::new(tar);
         loop {
             let event = parser.parse(buffer.bytes()).map_err(|fault| match fault {

@@ -162,7 +162,11 @@ impl<'a> Tree<'a> {
     /// Hides `path` of the layers below. What this layer itself has there stays, and a directory
     /// then hides what is below it.
     pub(super) fn whiteout(&mut self, path: &[u8]) -> Result<(), LayerFault> {
-        let (parent, name) = (self.parent(path)?, split(path).1);
+        let (directory, name) = split(path);
+        if self.is_replaced(directory)? {
+            return Ok(());
+        }
+        let parent = self.place(directory)?;
         match look(&parent, name)? {
             Found::Nothing => {
                 // Needs no privilege since Linux 5.8 (`vfs_mknod`).
@@ -178,9 +182,24 @@ impl<'a> Tree<'a> {
 
     /// Hides all that the layers below have in the directory `path`.
     pub(super) fn opaque(&mut self, path: &[u8]) -> Result<(), LayerFault> {
-        self.place(path)?;
-        self.opaque.insert(path.to_owned());
+        if !self.is_replaced(path)? {
+            self.place(path)?;
+            self.opaque.insert(path.to_owned());
+        }
         Ok(())
+    }
+
+    /// Whether this layer has put a file, a symbolic link or a whiteout in the place of a
+    /// directory or of one above it. That hides what is below already; `umoci` writes whiteouts
+    /// beneath nevertheless, and through a symbolic link they would hide another file.
+    fn is_replaced(&self, path: &[u8]) -> Result<bool, LayerFault> {
+        let inside = ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS | ResolveFlags::NO_XDEV;
+        let path = if path.is_empty() { b"." } else { path };
+        match fs::openat2(self.root, path, PLACE, Mode::empty(), inside) {
+            Ok(_) | Err(Errno::NOENT) => Ok(false),
+            Err(Errno::NOTDIR | Errno::LOOP) => Ok(true),
+            Err(errno) => Err(LayerFault::os("look up the path")(errno)),
+        }
     }
 
     /// Writes down what had to wait until all files were there.
