@@ -3,6 +3,8 @@
 mod archive;
 pub mod digest;
 pub mod error;
+#[cfg(test)]
+mod fixture;
 mod image_config;
 mod layout;
 mod manifest;

@@ -110,8 +110,10 @@ impl Store {
     /// # Errors
     /// [`StoreError::Schema`] if something else is there, [`StoreError::Io`].
     pub fn open(root: &Path) -> Result<Self, StoreError> {
-        let form = files::open_root(root)?;
-        Ok(Self { root: root.to_owned(), form, limits: Limits::default() })
+        // The layers' paths go to other processes, which may have another working directory.
+        let root = std::path::absolute(root).map_err(StoreError::io("find", root))?;
+        let form = files::open_root(&root)?;
+        Ok(Self { root, form, limits: Limits::default() })
     }
 
     /// How its layers are written; `Form::Rootless` ones are mounted with `userxattr`.

@@ -10,6 +10,7 @@
 //! the form on disk, `tar(5)` and POSIX `pax` for the archive.
 
 mod entry;
+mod lower;
 mod remove;
 mod stream;
 #[cfg(test)]
@@ -23,10 +24,10 @@ use std::os::fd::{BorrowedFd, OwnedFd};
 use tar_core::parse::{ParseError, ParseEvent, Parser};
 
 use self::entry::{Entry, What};
+pub(in crate::oci) use self::lower::{Lower, lookup};
 pub(in crate::oci) use self::remove::remove_tree;
 pub(in crate::oci) use self::stream::{Compression, copy_limited};
 use self::stream::{Hashed, Inflated};
-pub(in crate::oci) use self::tree::{Lower, lookup};
 use super::digest::Digest;
 
 /// Bounds on a layer; what exceeds them is refused. The defaults are far above real images.

@@ -5,10 +5,11 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::rc::Rc;
 
-use rustix::fs::{self, AtFlags, FileType, Gid, Mode, OFlags, ResolveFlags, Stat, Uid, XattrFlags};
+use rustix::fs::{self, AtFlags, FileType, Gid, Mode, OFlags, ResolveFlags, Uid, XattrFlags};
 use rustix::io::Errno;
 
 use super::entry::{Meta, split};
+use super::lower::{Lower, is, is_whiteout, lookup};
 use super::{Form, LayerFault, Notes, remove_tree};
 
 const DIRECTORY: OFlags = OFlags::RDONLY.union(OFlags::DIRECTORY).union(OFlags::CLOEXEC);
@@ -417,62 +418,4 @@ fn look(parent: &OwnedFd, name: &[u8]) -> Result<Found, LayerFault> {
         Err(Errno::NOENT) => Ok(Found::Nothing),
         Err(errno) => Err(LayerFault::os("look up the path")(errno)),
     }
-}
-
-fn is(stat: &Stat, kind: FileType) -> bool {
-    FileType::from_raw_mode(stat.st_mode) == kind
-}
-
-fn is_whiteout(stat: &Stat) -> bool {
-    is(stat, FileType::CharacterDevice) && stat.st_rdev == 0
-}
-
-/// What a path is in a stack of layers.
-pub(in crate::oci) enum Lower {
-    /// It is not there, or hidden.
-    Absent,
-    /// It is there.
-    Found(Box<Stat>),
-}
-
-/// Looks a path up in layers, the topmost first, without following symbolic links.
-pub(in crate::oci) fn lookup(layers: &[OwnedFd], path: &[u8]) -> Lower {
-    let inside = ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS | ResolveFlags::NO_XDEV;
-    let look = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-    for layer in layers {
-        // In an opaque directory only this one layer counts.
-        let mut last = false;
-        let mut end = 0;
-        while let Some(rest) = path.get(end..) {
-            end += rest.iter().skip(1).position(|&b| b == b'/').map_or(rest.len(), |at| at + 1);
-            let part = if end == 0 { b"." } else { &path[..end] };
-            let stat = fs::openat2(layer, part, look, Mode::empty(), inside)
-                .and_then(|place| fs::fstat(&place));
-            let Ok(stat) = stat else { break };
-            if is_whiteout(&stat) {
-                return Lower::Absent;
-            }
-            if end == path.len() {
-                return Lower::Found(Box::new(stat));
-            }
-            // A file here hides directories of that name further below.
-            if !is(&stat, FileType::Directory) {
-                return Lower::Absent;
-            }
-            let directory = fs::openat2(layer, part, DIRECTORY, Mode::empty(), inside);
-            last |= directory.is_ok_and(|directory| is_opaque(&directory));
-        }
-        if last {
-            return Lower::Absent;
-        }
-    }
-    Lower::Absent
-}
-
-fn is_opaque(directory: &OwnedFd) -> bool {
-    ["trusted.overlay.opaque", "user.overlay.opaque"].iter().any(|name| {
-        let mut value = [0u8; 1];
-        fs::fgetxattr(directory, *name, &mut value[..]).is_ok_and(|length| length == 1)
-            && value == *b"y"
-    })
 }
