@@ -38,7 +38,9 @@ fn main() -> Result<()> {
     }
     let out_dir = PathBuf::from(variable("OUT_DIR")?);
     let binary = fs::read(build(&out_dir)?)?;
-    fs::write(out_dir.join("sidecars.oci.tar"), image(&layer(&binary)?)?)?;
+    let (archive, digest) = image(&layer(&binary)?)?;
+    fs::write(out_dir.join("sidecars.oci.tar"), archive)?;
+    println!("cargo::rustc-env=CARBOY_SIDECARS_DIGEST=sha256:{digest}");
     Ok(())
 }
 
@@ -114,8 +116,8 @@ fn layer(binary: &[u8]) -> Result<Vec<u8>> {
     Ok(tar.finish())
 }
 
-/// The archive around one layer (OCI image specification: image-layout.md, manifest.md, config.md).
-fn image(layer: &[u8]) -> Result<Vec<u8>> {
+/// The archive around one layer and its manifest's digest (OCI image specification: image-layout.md, manifest.md, config.md).
+fn image(layer: &[u8]) -> Result<(Vec<u8>, String)> {
     let layer_hex = sha256(layer);
     let architecture = architecture()?;
     let version = env::var("CARGO_PKG_VERSION")?;
@@ -135,8 +137,11 @@ fn image(layer: &[u8]) -> Result<Vec<u8>> {
         manifest.len()
     );
 
-    let mut blobs =
-        [(config_hex, config.as_bytes()), (manifest_hex, manifest.as_bytes()), (layer_hex, layer)];
+    let mut blobs = [
+        (config_hex, config.as_bytes()),
+        (manifest_hex.clone(), manifest.as_bytes()),
+        (layer_hex, layer),
+    ];
     blobs.sort();
     let mut tar = Tar::default();
     tar.directory("blobs", 0o755)?;
@@ -146,7 +151,7 @@ fn image(layer: &[u8]) -> Result<Vec<u8>> {
     }
     tar.file("index.json", 0o644, index.as_bytes())?;
     tar.file("oci-layout", 0o644, br#"{"imageLayoutVersion":"1.0.0"}"#)?;
-    Ok(tar.finish())
+    Ok((tar.finish(), manifest_hex))
 }
 
 /// The target's name in Go's words, as the specification asks for.

@@ -127,6 +127,7 @@ impl Engine {
             // It waits for the kernel while this process works on the network.
             host.prepare(name)?;
         }
+        let _hold = self.hold_images()?;
         self.check_wish(spec, request, old.as_ref(), replace, inherited)?;
         let Ensured { record, fresh, changed } = self.ensure_network(&mut host, request)?;
         let placed = self.wanted(spec, &record.spec, inherited).and_then(|(container, notes)| {

@@ -8,7 +8,7 @@ use std::time::Duration;
 use super::{Engine, Error, rolled_back};
 use crate::host::KernelHost;
 use crate::launch::{self, LaunchImage, Place};
-use crate::names::{ContainerName, NetworkName, Slug};
+use crate::names::{ContainerName, Slug};
 use crate::net::port_rules;
 use crate::oci::helper::{ExecRequest, ExecStreams};
 use crate::oci::spec::{Container, ImageRef, Process};
@@ -106,6 +106,7 @@ impl Engine {
             return Err(Error::AddressInUse { ip, by: by.to_string() });
         }
         let wish = Wish { slug: &spec.slug, ip, image: &spec.image, options: &spec.options };
+        let _hold = self.hold_images()?;
         let (container, notes) = self.container(&network.spec, &wish, inherited)?;
         let mut host = self.host();
         if old.is_some() {

@@ -20,7 +20,6 @@ use crate::{privileges, reconcile};
 pub use self::bottle::{PlanReport, UpReport};
 pub use self::bundle::{StartReport, StopReport};
 pub use self::error::Error;
-pub use self::images::ImageSource;
 pub use self::network::{NetworkReport, NetworkRequest};
 pub use self::view::{BottleState, BottleStatus, NetworkStatus};
 

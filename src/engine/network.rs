@@ -8,7 +8,7 @@ use ipnet::Ipv4Net;
 use super::{Engine, Error, rolled_back};
 use crate::host::{HostError, KernelHost};
 use crate::names::NetworkName;
-use crate::net::{overlap, uplink};
+use crate::net::overlap::{self, default_route};
 use crate::plan;
 use crate::reconcile::{self, Expect, RemoveError, Transaction};
 use crate::resource::Resource;
@@ -164,7 +164,7 @@ impl Engine {
 
     /// The network as it will be: with a range that is free, and the host's way out.
     pub(super) fn choose(&self, request: &NetworkRequest) -> Result<NetworkSpec, Error> {
-        let route = uplink::default_route()?;
+        let route = default_route()?;
         let addresses = match request.subnet {
             Some(subnet) => {
                 let addresses = NetworkAddresses::new(subnet, request.gateway)?;
@@ -258,7 +258,7 @@ impl Engine {
             addresses: NetworkAddresses::new(subnet, None)?,
             internal: false,
             mtu: DEFAULT_MTU,
-            uplink: uplink::default_route()?.map(|r| r.device),
+            uplink: default_route()?.map(|r| r.device),
         })
     }
 }

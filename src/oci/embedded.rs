@@ -5,6 +5,9 @@
 /// for the architecture of this program.
 pub static ARCHIVE: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/sidecars.oci.tar"));
 
+/// The manifest's digest: tells whether the store has this very image.
+pub const DIGEST: &str = env!("CARBOY_SIDECARS_DIGEST");
+
 /// The name of the image, as its archive has it too (`org.opencontainers.image.ref.name`).
 pub const REFERENCE: &str = "embedded:sidecars";
 

@@ -1,26 +1,38 @@
 //! Images and containers: the store, the unpacked layers, the runtime specification, libcontainer.
 
+mod archive;
 pub mod capabilities;
 pub(crate) mod cgroup;
 pub(crate) mod container;
 pub mod digest;
 pub mod embedded;
+pub mod error;
 pub mod etc_files;
 mod executor;
+#[cfg(test)]
+mod fixture;
 pub mod helper;
 pub mod identity;
+mod image_config;
+mod layout;
 pub mod limits;
 pub mod log;
+mod manifest;
 pub mod process;
+pub mod reference;
 mod rootfs;
 mod runtime;
 mod runtime_error;
 pub mod runtime_spec;
 pub mod seccomp;
 pub mod signal;
+pub mod source;
 pub mod spec;
 pub mod status;
+pub mod store;
+pub mod unpack;
 pub mod user;
 pub mod volume;
 
+pub use self::error::StoreError;
 pub use self::runtime_error::RuntimeError;

@@ -8,7 +8,7 @@
 mod binary;
 mod detach;
 mod exec;
-pub(super) mod monitor;
+pub(crate) mod monitor;
 mod protocol;
 
 use std::fs::File;

@@ -1,0 +1,70 @@
+//! Images: find, load, list, remove.
+
+use std::path::Path;
+
+use super::{Engine, Error};
+use crate::oci::digest::Digest;
+use crate::oci::embedded;
+use crate::oci::source::Source;
+use crate::oci::store::{Hold, Image, ImageSummary, Loaded, Removed, Store};
+
+impl Engine {
+    fn store(&self) -> Result<Store, Error> {
+        Ok(Store::open(&self.config.root.join("images"))?)
+    }
+
+    /// Keeps all images from being removed until it is dropped: held from the finding of an image
+    /// to the writing of the record that says who uses it.
+    pub(super) fn hold_images(&self) -> Result<Hold, Error> {
+        Ok(self.store()?.hold()?)
+    }
+
+    /// The image of that name. The embedded one is unpacked when it is asked for the first time,
+    /// and again by a carboy that has another one.
+    pub(super) fn find_image(&self, name: &str) -> Result<Image, Error> {
+        let store = self.store()?;
+        if name != embedded::REFERENCE {
+            return Ok(store.resolve(name)?);
+        }
+        match store.resolve(name) {
+            Ok(image) if image.digest.as_str() == embedded::DIGEST => return Ok(image),
+            // Absent, of another version, or damaged: the one at hand is as good as new.
+            Ok(_) | Err(_) => {}
+        }
+        store.load(&Source::from_bytes(embedded::ARCHIVE), Some(embedded::REFERENCE))?;
+        Ok(store.resolve(name)?)
+    }
+
+    /// Loads the images of a docker-archive, an OCI archive or an OCI layout directory, under the
+    /// names it gives them or under `name`.
+    ///
+    /// # Errors
+    /// The file is not there, is no image, is damaged or is for another kind of machine. Nothing
+    /// of the image at fault is kept.
+    pub fn load_image(&self, path: &Path, name: Option<&str>) -> Result<Vec<Loaded>, Error> {
+        Ok(self.store()?.load(&Source::open(path)?, name)?)
+    }
+
+    /// All images.
+    ///
+    /// # Errors
+    /// If the store cannot be read.
+    pub fn images(&self) -> Result<Vec<ImageSummary>, Error> {
+        Ok(self.store()?.list()?)
+    }
+
+    /// Takes a name away; the image goes with its last one.
+    ///
+    /// # Errors
+    /// There is no such image, or a bundle uses it.
+    pub fn remove_image(&self, name: &str) -> Result<Removed, Error> {
+        let store = self.store()?;
+        let exclusive = store.exclusive()?;
+        let users = self.state.bundles()?;
+        let in_use: Vec<(Digest, String)> = users
+            .iter()
+            .filter_map(|(name, record)| Some((record.container()?.image.digest.clone(), name.to_string())))
+            .collect();
+        Ok(exclusive.remove(name, &in_use)?)
+    }
+}

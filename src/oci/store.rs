@@ -1,0 +1,255 @@
+//! The image store: images by name, their documents, their unpacked layers.
+//!
+//! ```text
+//! ROOT/                    0700, as everything in it: layers hold set-user-id files
+//!   schema                 the marker: version and form; written last, never changed
+//!   lock                   flock, exclusive: whoever adds or removes
+//!   removal                flock, exclusive: whoever removes; shared: Store::hold
+//!   names/<sha256>         JSON [{reference, digest}]: all names of one normal form, whose hash it is
+//!   manifests/<digest>     the manifest as loaded, or one made for Docker's old archives
+//!   configs/<digest>       the configuration as loaded
+//!   layers/<chain id>/diff        the unpacked layer in overlayfs form
+//!   layers/<chain id>/layer.json  {diff_id, size}
+//!   staging/               what is being made or removed; whatever a lock's new owner finds is stale
+//! ```
+//!
+//! Layers' blobs are not kept: nothing here pushes or saves, and a copy would double the space.
+//!
+//! A thing appears under its name only when it is complete and on disk, in the order layers,
+//! configuration, manifest, name; it disappears in the reverse order, by rename. So readers need
+//! no lock, and a process killed at any point leaves at most stale staging and layers nobody
+//! names, which the next load uses or the next removal sweeps.
+
+mod files;
+mod load;
+mod names;
+mod remove;
+#[cfg(test)]
+mod tests;
+
+use std::os::fd::OwnedFd;
+use std::path::{Path, PathBuf};
+
+use oci_spec::image::ImageConfiguration;
+use serde::{Deserialize, Serialize};
+
+pub use self::load::Loaded;
+pub use self::remove::{Exclusive, Removed};
+use super::digest::Digest;
+use super::error::StoreError;
+use super::image_config;
+use super::manifest::Manifest;
+use super::reference::Reference;
+use super::unpack::{Form, Limits};
+
+/// An image store, open.
+#[derive(Debug)]
+pub struct Store {
+    root: PathBuf,
+    form: Form,
+    limits: Limits,
+}
+
+/// An image that can be started.
+#[derive(Clone, Debug)]
+pub struct Image {
+    /// The name it was found under, as it was loaded.
+    pub reference: String,
+    /// The manifest's digest.
+    pub digest: Digest,
+    /// How it wants to be started.
+    pub config: ImageConfiguration,
+    /// Its unpacked layers in overlayfs form, the lowest first.
+    pub layers: Vec<PathBuf>,
+}
+
+/// An image as a list shows it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct ImageSummary {
+    /// Its names, as they were loaded, sorted; none if another image took the last one.
+    pub references: Vec<String>,
+    /// The manifest's digest.
+    pub digest: Digest,
+    /// Bytes of its uncompressed layers, those it shares with others included.
+    pub size: u64,
+    /// When it was made, RFC 3339, as its configuration says.
+    pub created: Option<String>,
+    /// How many layers it has.
+    pub layers: usize,
+}
+
+/// Keeps images from being removed while it lives.
+#[derive(Debug)]
+pub struct Hold {
+    _lock: OwnedFd,
+}
+
+/// What is known of an unpacked layer (`layer.json`).
+#[derive(Clone, Debug, Deserialize, Serialize)]
+struct LayerRecord {
+    diff_id: Digest,
+    /// Bytes of the uncompressed tar.
+    size: u64,
+}
+
+const LOCK: &str = "lock";
+const REMOVAL: &str = "removal";
+const NAMES: &str = "names";
+const MANIFESTS: &str = "manifests";
+const CONFIGS: &str = "configs";
+const LAYERS: &str = "layers";
+const STAGING: &str = "staging";
+const DIFF: &str = "diff";
+const LAYER_RECORD: &str = "layer.json";
+
+impl Store {
+    /// Opens the store at `root`, and makes it if there is none. Whether layers are kept with
+    /// owners or in the form for users without privileges ([`Form`]) is settled then, by what
+    /// the kernel allows the one who makes it.
+    ///
+    /// # Errors
+    /// [`StoreError::Schema`] if something else is there, [`StoreError::Io`].
+    pub fn open(root: &Path) -> Result<Self, StoreError> {
+        // The layers' paths go to other processes, which may have another working directory.
+        let root = std::path::absolute(root).map_err(StoreError::io("find", root))?;
+        let form = files::open_root(&root)?;
+        Ok(Self { root, form, limits: Limits::default() })
+    }
+
+    /// How its layers are written; `Form::Rootless` ones are mounted with `userxattr`.
+    pub fn form(&self) -> Form {
+        self.form
+    }
+
+    /// The directory it is in.
+    pub fn root(&self) -> &Path {
+        &self.root
+    }
+
+    /// Finds an image under exactly the name it was loaded with, then under Docker's normal form
+    /// of it, or by its digest. Takes no lock and reads three small files.
+    ///
+    /// # Errors
+    /// [`StoreError::NotFound`] with the names there are; [`StoreError::Reference`].
+    pub fn resolve(&self, name: &str) -> Result<Image, StoreError> {
+        let (reference, digest) = self.find(name)?;
+        let incomplete = |path: PathBuf| StoreError::Incomplete { name: name.to_owned(), path };
+        let config = self.config_of(&digest)?.ok_or_else(|| incomplete(self.manifest(&digest)))?;
+        let layers: Vec<PathBuf> =
+            self.chain_of(&config, &digest)?.iter().map(|id| self.layer(id).join(DIFF)).collect();
+        if let Some(missing) = layers.iter().find(|layer| !layer.is_dir()) {
+            return Err(incomplete(missing.clone()));
+        }
+        Ok(Image { reference, digest, config, layers })
+    }
+
+    /// All images, sorted by name; takes no lock.
+    ///
+    /// # Errors
+    /// [`StoreError::Io`], or [`StoreError::Json`] if the store is damaged.
+    pub fn list(&self) -> Result<Vec<ImageSummary>, StoreError> {
+        let names = self.names()?;
+        let mut images = Vec::new();
+        for digest in self.manifests()? {
+            // Somebody may have removed it since.
+            let Some(config) = self.config_of(&digest)? else { continue };
+            let chain = self.chain_of(&config, &digest)?;
+            let mut size = 0;
+            for id in &chain {
+                size += self.layer_record(id)?.map_or(0, |record| record.size);
+            }
+            let named = names.iter().filter(|name| name.digest == digest);
+            let mut references: Vec<String> = named.map(|name| name.reference.clone()).collect();
+            references.sort();
+            let (created, layers) = (config.created().clone(), chain.len());
+            images.push(ImageSummary { references, digest, size, created, layers });
+        }
+        images.sort_by(|a, b| (&a.references, &a.digest).cmp(&(&b.references, &b.digest)));
+        Ok(images)
+    }
+
+    /// Keeps every image from being removed until the result is dropped: held from
+    /// [`Store::resolve`] until the image's use is on record. Loading goes on meanwhile.
+    ///
+    /// # Errors
+    /// [`StoreError::Io`].
+    pub fn hold(&self) -> Result<Hold, StoreError> {
+        Ok(Hold { _lock: files::lock(&self.root.join(REMOVAL), files::Kind::Shared)? })
+    }
+
+    /// The name and digest `name` stands for.
+    fn find(&self, name: &str) -> Result<(String, Digest), StoreError> {
+        let reference = Reference::parse(name)?;
+        let found = match reference.digest() {
+            // The digest says it all, whatever the name before it.
+            Some(digest) => {
+                self.manifest(digest).exists().then(|| (name.to_owned(), digest.clone()))
+            }
+            None => self.named(&reference)?.map(|found| (found.reference, found.digest)),
+        };
+        match found {
+            Some(found) => Ok(found),
+            None => Err(StoreError::NotFound {
+                name: name.to_owned(),
+                root: self.root.clone(),
+                there: self.names()?.into_iter().map(|name| name.reference).collect(),
+            }),
+        }
+    }
+
+    fn manifest(&self, digest: &Digest) -> PathBuf {
+        self.root.join(MANIFESTS).join(digest.hex())
+    }
+
+    fn config(&self, digest: &Digest) -> PathBuf {
+        self.root.join(CONFIGS).join(digest.hex())
+    }
+
+    fn layer(&self, chain_id: &Digest) -> PathBuf {
+        self.root.join(LAYERS).join(chain_id.hex())
+    }
+
+    fn staging(&self) -> PathBuf {
+        self.root.join(STAGING)
+    }
+
+    /// The digests of all manifests.
+    fn manifests(&self) -> Result<Vec<Digest>, StoreError> {
+        let names = files::names(&self.root.join(MANIFESTS))?;
+        Ok(names.iter().filter_map(|name| format!("sha256:{name}").parse().ok()).collect())
+    }
+
+    /// An image's manifest; `None` if it is not there.
+    fn read_manifest(&self, digest: &Digest) -> Result<Option<Manifest>, StoreError> {
+        files::read_json(&self.manifest(digest), "manifest")
+    }
+
+    /// An image's configuration; `None` if the image is not there.
+    fn config_of(&self, digest: &Digest) -> Result<Option<ImageConfiguration>, StoreError> {
+        let Some(manifest) = self.read_manifest(digest)? else { return Ok(None) };
+        let path = self.config(&manifest.config.digest);
+        let Some(text) = files::read(&path)? else { return Ok(None) };
+        let file = self.root.display().to_string();
+        image_config::parse(&text, &file, manifest.config.digest.as_str()).map(Some)
+    }
+
+    /// The names of an image's layers, the lowest first.
+    fn chain_of(
+        &self,
+        config: &ImageConfiguration,
+        digest: &Digest,
+    ) -> Result<Vec<Digest>, StoreError> {
+        let diff_ids = image_config::diff_ids(config).map_err(|reason| StoreError::Document {
+            file: self.root.display().to_string(),
+            what: "configuration",
+            name: digest.to_string(),
+            reason,
+        })?;
+        Ok(image_config::chain_ids(&diff_ids))
+    }
+
+    /// What is known of a layer; `None` if it is not there.
+    fn layer_record(&self, chain_id: &Digest) -> Result<Option<LayerRecord>, StoreError> {
+        files::read_json(&self.layer(chain_id).join(LAYER_RECORD), "layer record")
+    }
+}

@@ -1,0 +1,89 @@
+//! Names to digests. All names of one normal form share a file, so that a name is found by its
+//! exact text first and by its normal form next with one read.
+
+use serde::{Deserialize, Serialize};
+
+use super::{NAMES, Store, files};
+use crate::oci::digest::Digest;
+use crate::oci::error::StoreError;
+use crate::oci::reference::Reference;
+
+/// A name as it was loaded, and what it stands for.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize)]
+pub(super) struct Name {
+    pub(super) reference: String,
+    pub(super) digest: Digest,
+}
+
+impl Store {
+    /// What a name stands for: the same text, else the normal form's text, else the name of that
+    /// normal form that was added last.
+    pub(super) fn named(&self, reference: &Reference) -> Result<Option<Name>, StoreError> {
+        let names = self.names_like(reference)?;
+        let by_text = |text: &str| names.iter().find(|name| name.reference == text);
+        Ok(by_text(reference.as_str())
+            .or_else(|| by_text(reference.normal()))
+            .or(names.last())
+            .cloned())
+    }
+
+    /// All names, sorted.
+    pub(super) fn names(&self) -> Result<Vec<Name>, StoreError> {
+        let directory = self.root.join(NAMES);
+        let mut all = Vec::new();
+        for file in files::names(&directory)? {
+            // One that is gone was removed meanwhile.
+            let names: Option<Vec<Name>> = files::read_json(&directory.join(file), "names")?;
+            all.extend(names.unwrap_or_default());
+        }
+        all.sort_by(|a, b| a.reference.cmp(&b.reference));
+        Ok(all)
+    }
+
+    /// Makes a name stand for an image; returns whether it did not before. Needs the lock.
+    pub(super) fn name(&self, reference: &Reference, digest: &Digest) -> Result<bool, StoreError> {
+        let mut names = self.names_like(reference)?;
+        let name = Name { reference: reference.as_str().to_owned(), digest: digest.clone() };
+        if names.contains(&name) {
+            return Ok(false);
+        }
+        names.retain(|other| other.reference != name.reference);
+        names.push(name);
+        self.write_names(reference, &names)?;
+        Ok(true)
+    }
+
+    /// Takes a name away. Needs the lock.
+    pub(super) fn unname(&self, reference: &Reference) -> Result<(), StoreError> {
+        let mut names = self.names_like(reference)?;
+        names.retain(|name| name.reference != reference.as_str());
+        if !names.is_empty() {
+            return self.write_names(reference, &names);
+        }
+        let directory = self.root.join(NAMES);
+        files::remove_file(&directory.join(file_name(reference)))?;
+        files::sync_directory(&directory)
+    }
+
+    fn names_like(&self, reference: &Reference) -> Result<Vec<Name>, StoreError> {
+        let path = self.root.join(NAMES).join(file_name(reference));
+        Ok(files::read_json(&path, "names")?.unwrap_or_default())
+    }
+
+    fn write_names(&self, reference: &Reference, names: &[Name]) -> Result<(), StoreError> {
+        let directory = self.root.join(NAMES);
+        let file = file_name(reference);
+        let text = serde_json::to_vec(names).map_err(|source| StoreError::Json {
+            file: directory.display().to_string(),
+            what: "names",
+            name: file.clone(),
+            source,
+        })?;
+        files::write(&self.staging(), &directory, &file, &text)
+    }
+}
+
+/// A name may hold slashes and be longer than a file name; its hash is neither.
+fn file_name(reference: &Reference) -> String {
+    Digest::of(reference.normal().as_bytes()).hex().to_owned()
+}

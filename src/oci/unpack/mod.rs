@@ -1,0 +1,372 @@
+//! Unpacks one layer into a directory of its own, in the form overlayfs wants a lower layer.
+//!
+//! Two threads: one reads, hashes and inflates the blob, the other hashes the tar and writes the
+//! files; a third would gain nothing. What an entry is and whether it is allowed is decided in
+//! [`entry`], without I/O; [`tree`] does the writing and lets the kernel resolve every path
+//! inside the layer's directory (`openat2` with `RESOLVE_IN_ROOT`), so a symbolic link of the
+//! layer, `..` or a hard link never leads out of it.
+//!
+//! Sources: `image-spec/layer.md` for whiteouts, `Documentation/filesystems/overlayfs.rst` for
+//! the form on disk, `tar(5)` and POSIX `pax` for the archive.
+
+mod entry;
+mod lower;
+mod remove;
+mod stream;
+#[cfg(test)]
+mod tests;
+mod tree;
+
+use std::fmt;
+use std::io::{self, Read};
+use std::os::fd::{BorrowedFd, OwnedFd};
+
+use tar_core::parse::{ParseError, ParseEvent, Parser};
+
+use self::entry::{Entry, What};
+pub(in crate::oci) use self::lower::{Lower, lookup};
+pub(in crate::oci) use self::remove::remove_tree;
+pub(in crate::oci) use self::stream::{Compression, copy_limited};
+use self::stream::{Hashed, Inflated};
+use super::digest::Digest;
+
+/// Bounds on a layer; what exceeds them is refused. The defaults are far above real images.
+#[derive(Clone, Debug)]
+pub struct Limits {
+    /// Bytes of the uncompressed tar.
+    pub bytes: u64,
+    /// Entries of the tar.
+    pub entries: u64,
+    /// Directories in a path; removal recurses as deep, with a descriptor each.
+    pub depth: usize,
+    /// Uncompressed bytes per compressed byte, once past [`Limits::ratio_floor`].
+    pub ratio: u64,
+    /// Below this many uncompressed bytes any ratio is fine.
+    pub ratio_floor: u64,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            bytes: 32 << 30,
+            entries: 2_000_000,
+            depth: 128,
+            // deflate cannot exceed 1,032; zstd can, by far.
+            ratio: 1_100,
+            ratio_floor: 256 << 20,
+        }
+    }
+}
+
+/// How owners, whiteouts and opaque directories are written down.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Form {
+    /// With owners, file capabilities and `trusted.overlay.*`: needs root.
+    Privileged,
+    /// Without owners and file capabilities, with `user.overlay.*` (mount option `userxattr`).
+    Rootless,
+}
+
+/// Why a layer cannot be unpacked.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum LayerFault {
+    /// The kernel refused an operation.
+    #[error("cannot {action}")]
+    Io {
+        /// What was tried, as a verb.
+        action: &'static str,
+        /// What the kernel said.
+        source: io::Error,
+    },
+    /// A compression nobody specified for layers.
+    #[error("it is compressed with {found}, only gzip and zstd are known")]
+    Compression {
+        /// What was found.
+        found: &'static str,
+    },
+    /// The compressed stream is damaged or ends early.
+    #[error("the compressed stream is damaged or truncated")]
+    Stream(#[source] io::Error),
+    /// A header is damaged or exceeds a limit of the format.
+    #[error("the tar has a bad header")]
+    Header(#[source] ParseError),
+    /// A field of an extended header is no number.
+    #[error("the pax header has a bad {key}")]
+    Pax {
+        /// The field.
+        key: String,
+    },
+    /// The tar ends in the middle of an entry.
+    #[error("the tar is truncated")]
+    Truncated,
+    /// `..` in a path.
+    #[error("the path leads upwards with \"..\"")]
+    DotDot,
+    /// A NUL byte in a path.
+    #[error("the path holds a NUL byte")]
+    Nul,
+    /// A component of a path is too long for any file system.
+    #[error("a name in the path is longer than 255 bytes")]
+    NameTooLong,
+    /// A path has too many directories.
+    #[error("the path is more than {max} directories deep")]
+    Depth {
+        /// The most it may have.
+        max: usize,
+    },
+    /// A sparse file: the formats of it contradict each other.
+    #[error("it is a sparse file, which layers must not hold")]
+    Sparse,
+    /// Parsers disagree on whether data follows such an entry.
+    #[error("it is no file, yet has a size")]
+    Sized,
+    /// An owner the kernel cannot store.
+    #[error("its owner {uid}:{gid} is out of range")]
+    Owner {
+        /// The user.
+        uid: u64,
+        /// The group.
+        gid: u64,
+    },
+    /// The layer's root is something else than a directory.
+    #[error("the root of the layer is no directory")]
+    Root,
+    /// A whiteout that names nothing, or that is no plain file, or that has files beneath.
+    #[error("it is no valid whiteout")]
+    Whiteout,
+    /// A kind of entry no image has.
+    #[error("its type {kind:?} is unknown")]
+    Kind {
+        /// The type byte.
+        kind: char,
+    },
+    /// Something that is no directory stands where a parent should be.
+    #[error("its parent {parent:?} is no directory in this layer")]
+    Parent {
+        /// The parent's path.
+        parent: String,
+    },
+    /// A hard link's target is not there before it.
+    #[error("it is a hard link to {target:?}, which is no file of this layer")]
+    LinkTarget {
+        /// The target's path.
+        target: String,
+    },
+    /// Too many entries.
+    #[error("the layer has more than {max} entries")]
+    Entries {
+        /// The most it may have.
+        max: u64,
+    },
+    /// Too many bytes.
+    #[error("the layer unpacks to more than {max} bytes")]
+    Bytes {
+        /// The most it may have.
+        max: u64,
+    },
+    /// A compression bomb.
+    #[error("the layer unpacks to more than {max} times its size")]
+    Ratio {
+        /// The highest ratio allowed.
+        max: u64,
+    },
+}
+
+impl LayerFault {
+    fn os(action: &'static str) -> impl FnOnce(rustix::io::Errno) -> Self {
+        move |errno| Self::Io { action, source: errno.into() }
+    }
+}
+
+/// A layer that was unpacked; its digests are for the caller to compare.
+#[derive(Debug)]
+pub struct Unpacked {
+    /// The digest of the blob as it was read.
+    pub blob: Digest,
+    /// The digest of the uncompressed tar.
+    pub diff_id: Digest,
+    /// The size of the uncompressed tar in bytes.
+    pub tar_size: u64,
+    /// What was left out and why, for the user.
+    pub notes: Vec<String>,
+}
+
+/// A layer that could not be unpacked.
+#[derive(Debug)]
+pub struct Failure {
+    /// The digest of the whole blob: if it is wrong, that is the better explanation. `None` if
+    /// the blob could not be read to its end.
+    pub blob: Option<Digest>,
+    /// The entry at which it happened, as the tar names it; empty before the first.
+    pub entry: String,
+    /// What is wrong.
+    pub fault: LayerFault,
+}
+
+/// Unpacks the layer `blob` into the empty directory `into`.
+///
+/// `lower` are the layers below, the topmost first: directories the layer does not describe take
+/// owner and mode from there. Nothing is synced to disk. On failure the directory is left half
+/// filled.
+///
+/// # Errors
+/// [`Failure`] with the entry at fault.
+pub fn unpack(
+    blob: impl Read + Send,
+    into: BorrowedFd<'_>,
+    lower: &[OwnedFd],
+    form: Form,
+    limits: &Limits,
+) -> Result<Unpacked, Failure> {
+    std::thread::scope(|scope| {
+        let (sender, receiver) = std::sync::mpsc::sync_channel(stream::CHUNKS);
+        let reader = scope.spawn(move || stream::pump(blob, sender, limits));
+        let mut tar = Hashed::new(Inflated::new(receiver));
+        let mut writer = Writer {
+            tree: tree::Tree::new(into, lower, form),
+            notes: Notes::default(),
+            entry: String::new(),
+            entries: 0,
+            limits,
+        };
+        let written = writer.run(&mut tar).and_then(|()| {
+            // What follows the end marker counts for the digest, too.
+            io::copy(&mut tar, &mut io::sink())
+                .map_err(|source| LayerFault::Io { action: "read the layer", source })
+        });
+        let (diff_id, tar_size) = tar.finish();
+        // The receiver is gone now, so the reader hashes what is left of the blob and ends.
+        let pumped = reader.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic));
+        let entry = std::mem::take(&mut writer.entry);
+        // A fault of the stream explains the one of the tar that ended too early.
+        let outcome = pumped.outcome.and(written).and_then(|_| writer.tree.finish());
+        match (outcome, pumped.digest) {
+            (Ok(()), Some(blob)) => {
+                Ok(Unpacked { blob, diff_id, tar_size, notes: writer.notes.into_lines() })
+            }
+            (Ok(()), None) => Err(Failure { blob: None, entry, fault: LayerFault::Truncated }),
+            (Err(fault), blob) => Err(Failure { blob, entry, fault }),
+        }
+    })
+}
+
+/// The writing half: tar events in, files out.
+struct Writer<'a> {
+    tree: tree::Tree<'a>,
+    notes: Notes,
+    entry: String,
+    entries: u64,
+    limits: &'a Limits,
+}
+
+/// Metadata of one entry may have this many bytes, and a path this many.
+const METADATA_MAX: u32 = 1 << 20;
+const PATH_MAX: u32 = 4_096;
+
+impl Writer<'_> {
+    fn run(&mut self, tar: &mut impl Read) -> Result<(), LayerFault> {
+        let mut parser = Parser::new(tar_core::parse::Limits {
+            max_metadata_size: METADATA_MAX,
+            max_path_len: Some(PATH_MAX),
+            // Sparse files are refused; no need to read long maps first.
+            max_sparse_entries: 0,
+            ..Default::default()
+        });
+        // "./" cleans up to nothing in some archives; the root is checked in `Entry::parse`.
+        parser.set_allow_empty_path(true);
+        // `Entry::parse` checks pax headers itself.
+        parser.set_ignore_pax_errors(true);
+        let mut buffer = stream::Buffer::new(tar);
+        loop {
+            let event = parser.parse(buffer.bytes()).map_err(|fault| match fault {
+                ParseError::TooManySparseEntries { .. } => LayerFault::Sparse,
+                fault => LayerFault::Header(fault),
+            })?;
+            let (consumed, entry) = match event {
+                ParseEvent::NeedData { min_bytes } => {
+                    if buffer.at_end()? {
+                        return Ok(());
+                    }
+                    buffer.fill(min_bytes)?;
+                    continue;
+                }
+                ParseEvent::End { .. } => return Ok(()),
+                ParseEvent::SparseEntry { entry, .. } => {
+                    self.entry = entry.path_lossy().into_owned();
+                    return Err(LayerFault::Sparse);
+                }
+                // Global headers carry comments (git archive); Docker ignores them, too.
+                ParseEvent::GlobalExtensions { consumed, .. } => (consumed, None),
+                ParseEvent::Entry { consumed, entry } => {
+                    self.entry = entry.path_lossy().into_owned();
+                    (consumed, Some(Entry::parse(&entry, self.limits)?))
+                }
+            };
+            buffer.consume(consumed);
+            self.entries += 1;
+            if self.entries > self.limits.entries {
+                return Err(LayerFault::Entries { max: self.limits.entries });
+            }
+            if let Some(entry) = entry {
+                self.write(entry, &mut buffer)?;
+            }
+        }
+    }
+
+    fn write<R: Read>(
+        &mut self,
+        entry: Entry,
+        data: &mut stream::Buffer<'_, R>,
+    ) -> Result<(), LayerFault> {
+        let Entry { path, meta, what, size } = entry;
+        for skipped in &meta.skipped_xattrs {
+            self.notes.add(format_args!("{}: attribute {skipped} left out", self.entry));
+        }
+        match what {
+            What::Directory => self.tree.directory(&path, meta, &mut self.notes)?,
+            What::Symlink { target } => self.tree.symlink(&path, &target, &meta)?,
+            What::Hardlink { target } => self.tree.hardlink(&path, &target)?,
+            What::Fifo => self.tree.fifo(&path, &meta)?,
+            What::Whiteout => self.tree.whiteout(&path)?,
+            What::Opaque => self.tree.opaque(&path)?,
+            What::LeftOut { why } => {
+                self.notes.add(format_args!("{}: {why} left out", self.entry));
+            }
+            What::File => {
+                let file = self.tree.create(&path)?;
+                data.copy_to(&file, size)?;
+                self.tree.describe(&path, &file, &meta, &mut self.notes)?;
+                return data.skip(entry::padding(size));
+            }
+        }
+        data.skip(size)?;
+        data.skip(entry::padding(size))
+    }
+}
+
+/// Notes for the user, not more than anyone reads.
+#[derive(Default)]
+struct Notes {
+    lines: Vec<String>,
+    more: usize,
+}
+
+impl Notes {
+    const MAX: usize = 20;
+
+    fn add(&mut self, note: fmt::Arguments<'_>) {
+        if self.lines.len() < Self::MAX {
+            self.lines.push(note.to_string());
+        } else {
+            self.more += 1;
+        }
+    }
+
+    fn into_lines(mut self) -> Vec<String> {
+        if self.more > 0 {
+            self.lines.push(format!("… and {} more", self.more));
+        }
+        self.lines
+    }
+}
