@@ -1,2 +1,11 @@
-//! The command line.
-fn main() {}
+//! The `carboy` command: parse, run, exit code.
+
+mod cli;
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    // A helper process is this very program, run again by the library.
+    carboy::helper::run_if_requested();
+    cli::run()
+}

@@ -102,7 +102,9 @@ impl Engine {
         let ip = addresses.bundle_ip(Some(spec.bundle_ip))?;
         let old = self.state.bundle(name)?;
         self.refuse_taken_name(name, old.as_ref())?;
-        if let Some((by, _)) = self.users_of(&spec.network)?.into_iter().find(|(n, other)| *other == ip && n != name) {
+        if let Some((by, _)) =
+            self.users_of(&spec.network)?.into_iter().find(|(n, other)| *other == ip && n != name)
+        {
             return Err(Error::AddressInUse { ip, by: by.to_string() });
         }
         let wish = Wish { slug: &spec.slug, ip, image: &spec.image, options: &spec.options };

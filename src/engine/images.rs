@@ -63,7 +63,9 @@ impl Engine {
         let users = self.state.bundles()?;
         let in_use: Vec<(Digest, String)> = users
             .iter()
-            .filter_map(|(name, record)| Some((record.container()?.image.digest.clone(), name.to_string())))
+            .filter_map(|(name, record)| {
+                Some((record.container()?.image.digest.clone(), name.to_string()))
+            })
             .collect();
         Ok(exclusive.remove(name, &in_use)?)
     }

@@ -5,8 +5,8 @@ use std::net::Ipv4Addr;
 use crate::names::IfName;
 use crate::net::error::Error;
 use crate::net::ruleset::{Family, L2, ifname_of, port_elements};
-use crate::net::{elements, nft};
 use crate::net::spec::PortRules;
+use crate::net::{elements, nft};
 use crate::presence::{Creation, Drift, Presence, Removal};
 
 fn object(spec: &PortRules) -> String {

@@ -19,7 +19,7 @@ const REMOVE_PATIENCE: Duration = Duration::from_secs(5);
 ///
 /// A group of its own at the top, not one below a common `/carboy`: the last bottle's removal of a
 /// common parent would race with the next one's creation.
-pub fn path(name: &ContainerName) -> PathBuf {
+pub(crate) fn path(name: &ContainerName) -> PathBuf {
     PathBuf::from(format!("/carboy.{name}"))
 }
 
@@ -28,7 +28,7 @@ pub fn path(name: &ContainerName) -> PathBuf {
 ///
 /// The first write to any `cgroup.procs` after a while takes 13 ms; those soon after take
 /// microseconds. Writing the own pid into the own group changes nothing else. Best effort.
-pub fn warm_up() {
+pub(crate) fn warm_up() {
     let Ok(own) = fs::read_to_string("/proc/self/cgroup") else { return };
     let Ok(hierarchies) = hierarchies() else { return };
     for line in own.lines() {
@@ -100,7 +100,7 @@ fn directories(name: &ContainerName) -> Result<Vec<PathBuf>, PathError> {
 ///
 /// # Errors
 /// If the mount table cannot be read.
-pub fn exists(name: &ContainerName) -> Result<bool, PathError> {
+pub(crate) fn exists(name: &ContainerName) -> Result<bool, PathError> {
     Ok(!directories(name)?.is_empty())
 }
 
@@ -109,7 +109,7 @@ pub fn exists(name: &ContainerName) -> Result<bool, PathError> {
 ///
 /// # Errors
 /// What the kernel said if processes or groups are still there after five seconds.
-pub fn remove(name: &ContainerName) -> Result<bool, PathError> {
+pub(crate) fn remove(name: &ContainerName) -> Result<bool, PathError> {
     let directories = directories(name)?;
     let deadline = Instant::now() + REMOVE_PATIENCE;
     for directory in &directories {

@@ -146,7 +146,7 @@ impl RuntimeError {
     }
 
     /// 126 or 127 where Docker's `exec` and `run` say so.
-    pub(crate) fn exit_code(&self) -> Option<u8> {
+    pub fn exit_code(&self) -> Option<u8> {
         match self {
             Self::ProgramNotRunnable { .. } => Some(126),
             Self::ProgramNotFound { .. } => Some(127),

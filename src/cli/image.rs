@@ -1,0 +1,89 @@
+//! `carboy image`.
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use carboy::Engine;
+
+use super::exit::Failure;
+use super::output::{Output, table};
+
+/// Load, list and remove images
+#[derive(Debug, clap::Args)]
+pub(super) struct Args {
+    #[command(subcommand)]
+    verb: Verb,
+}
+
+#[derive(Debug, clap::Subcommand)]
+enum Verb {
+    /// Load the images of a docker-archive, an OCI archive or an OCI layout directory
+    Load {
+        /// The file or directory
+        path: PathBuf,
+        /// The image's name; that which the file gives it unless given
+        #[arg(long, value_name = "NAME")]
+        name: Option<String>,
+    },
+    /// List the images
+    Ls,
+    /// Remove images
+    Rm {
+        /// Their names
+        #[arg(required = true, value_name = "NAME")]
+        names: Vec<String>,
+    },
+}
+
+impl Args {
+    pub(super) fn run(self, engine: &Engine, output: &Output) -> Result<ExitCode, Failure> {
+        match self.verb {
+            Verb::Load { path, name } => {
+                let loaded = engine.load_image(&path, name.as_deref())?;
+                for note in loaded.iter().flat_map(|image| &image.notes) {
+                    output.note(&format!("note: {note}"));
+                }
+                output.data(&loaded, || {
+                    loaded.iter().map(|image| format!("{}\n", image.reference)).collect()
+                });
+            }
+            Verb::Ls => {
+                let images = engine.images()?;
+                output.data(&images, || {
+                    let titles = ["NAME", "DIGEST", "SIZE", "LAYERS", "CREATED"];
+                    let mut rows = vec![titles.map(str::to_owned).to_vec()];
+                    rows.extend(images.iter().map(|image| {
+                        vec![
+                            image.references.join(","),
+                            image.digest.short().to_owned(),
+                            size(image.size),
+                            image.layers.to_string(),
+                            image.created.clone().unwrap_or_else(|| "-".to_owned()),
+                        ]
+                    }));
+                    table(&rows)
+                });
+            }
+            Verb::Rm { names } => {
+                return super::stop::each(&names, output, |name| {
+                    let removed = engine.remove_image(name)?;
+                    let value = serde_json::to_value(&removed).expect("text and numbers encode");
+                    Ok((value, removed.references.join("\n")))
+                });
+            }
+        }
+        Ok(ExitCode::SUCCESS)
+    }
+}
+
+/// Bytes for people, in powers of 1000 as Docker's.
+fn size(bytes: u64) -> String {
+    let mut value = bytes as f64;
+    for unit in ["B", "kB", "MB", "GB"] {
+        if value < 1000.0 {
+            return if unit == "B" { format!("{bytes}B") } else { format!("{value:.1}{unit}") };
+        }
+        value /= 1000.0;
+    }
+    format!("{value:.1}TB")
+}

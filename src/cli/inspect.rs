@@ -1,0 +1,62 @@
+//! `carboy inspect`.
+
+use std::process::ExitCode;
+
+use carboy::engine::BottleStatus;
+use carboy::oci::spec::Container;
+use carboy::{Engine, Slug};
+use serde_json::{Value, json};
+
+use super::exit::Failure;
+use super::output::Output;
+
+/// Print all that is known of a bottle, as JSON
+#[derive(Debug, clap::Args)]
+pub(super) struct Args {
+    /// The bottle
+    slug: Slug,
+    /// Print the values of environment variables
+    #[arg(long)]
+    show_secrets: bool,
+}
+
+impl Args {
+    pub(super) fn run(self, engine: &Engine, output: &Output) -> Result<ExitCode, Failure> {
+        let status = engine.inspect(&self.slug)?;
+        output.json(&value(&status, self.show_secrets));
+        Ok(ExitCode::SUCCESS)
+    }
+}
+
+fn value(status: &BottleStatus, show_secrets: bool) -> Value {
+    let mut value = serde_json::to_value(status).expect("text and numbers encode");
+    if let (Some(object), Some(container)) = (value.as_object_mut(), &status.container) {
+        object.insert("launch".to_owned(), launch(container, show_secrets));
+    }
+    value
+}
+
+/// What the container was started with.
+fn launch(container: &Container, show_secrets: bool) -> Value {
+    let env: Vec<String> = container
+        .process
+        .env
+        .iter()
+        .map(|entry| match entry.split_once('=') {
+            Some((name, _)) if !show_secrets => format!("{name}=<redacted>"),
+            _ => entry.clone(),
+        })
+        .collect();
+    json!({
+        "command": container.process.args,
+        "environment": env,
+        "workdir": container.process.cwd,
+        "user": container.process.user,
+        "volumes": container.volumes,
+        "limits": container.limits,
+        "labels": container.labels,
+        "read_only": container.read_only,
+        "init": container.init,
+        "stop_signal": container.stop_signal,
+    })
+}

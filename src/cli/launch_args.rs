@@ -1,0 +1,128 @@
+//! The options of a launch, shared by `plan`, `up` and `start`; named as Docker's.
+
+use std::collections::BTreeMap;
+use std::net::Ipv4Addr;
+
+use carboy::spec::LimitOptions;
+use carboy::{BottleSpec, LaunchOptions, Slug};
+use clap::Args;
+use ipnet::Ipv4Net;
+
+use super::exit::Failure;
+
+/// The image every bottle runs unless another is named.
+const DEFAULT_IMAGE: &str = carboy::oci::embedded::REFERENCE;
+
+/// How the bundle runs.
+#[derive(Debug, Args)]
+pub(super) struct LaunchArgs {
+    /// Set a variable, or take its value from carboy's own environment
+    #[arg(short = 'e', long = "env", value_name = "NAME[=VALUE]")]
+    env: Vec<String>,
+    /// Show a file or directory of the host inside
+    #[arg(short = 'v', long = "volume", value_name = "SRC:DST[:ro]")]
+    volume: Vec<String>,
+    /// The daemons of the embedded image to start, separated by commas; all unless given
+    #[arg(long, value_name = "CSV")]
+    daemons: Option<String>,
+    /// Limit memory, swap included: 512m, 1g
+    #[arg(long, value_name = "SIZE")]
+    memory: Option<String>,
+    /// Limit processes and threads
+    #[arg(long, value_name = "N", allow_hyphen_values = true)]
+    pids_limit: Option<String>,
+    /// Limit processor time: 1.5 is one processor and a half
+    #[arg(long, value_name = "N")]
+    cpus: Option<String>,
+    /// Run as this user of the image: name, uid, name:group or uid:gid
+    #[arg(short = 'u', long, value_name = "USER")]
+    user: Option<String>,
+    /// Run in this directory of the image
+    #[arg(short = 'w', long, value_name = "DIR")]
+    workdir: Option<String>,
+    /// Run this program of the image instead of its entrypoint and command
+    #[arg(long, value_name = "PROGRAM")]
+    entrypoint: Option<String>,
+    /// Note something about the bundle
+    #[arg(long, value_name = "KEY=VALUE")]
+    label: Vec<String>,
+    /// Let nothing write to the root file system
+    #[arg(long)]
+    read_only: bool,
+    /// Run a small init as PID 1, which reaps and passes on signals
+    #[arg(long)]
+    init: bool,
+}
+
+impl LaunchArgs {
+    /// The options with the command that stands apart on the command line.
+    pub(super) fn options(self, command: Vec<String>) -> Result<LaunchOptions, Failure> {
+        let mut labels = BTreeMap::new();
+        for label in self.label {
+            let (key, value) = label.split_once('=').unwrap_or((&label, ""));
+            if key.is_empty() {
+                return Err(Failure::usage(format!("label {label:?} has no key")));
+            }
+            labels.insert(key.to_owned(), value.to_owned());
+        }
+        Ok(LaunchOptions {
+            daemons_csv: self.daemons,
+            environment: self.env,
+            volumes: self.volume,
+            command,
+            entrypoint: self.entrypoint,
+            user: self.user,
+            workdir: self.workdir,
+            limits: LimitOptions { memory: self.memory, pids: self.pids_limit, cpus: self.cpus },
+            labels,
+            read_only: self.read_only,
+            init: self.init,
+        })
+    }
+}
+
+/// What makes a bottle: `plan` and `up` take the same.
+#[derive(Debug, Args)]
+pub(super) struct BottleArgs {
+    /// The bottle
+    slug: Slug,
+    /// The image
+    #[arg(long, value_name = "NAME", default_value = DEFAULT_IMAGE)]
+    image: String,
+    /// The network's range; chosen from the pool unless given
+    #[arg(long, value_name = "CIDR")]
+    subnet: Option<Ipv4Net>,
+    /// The bridge's address; the first of the range unless given
+    #[arg(long, value_name = "IP")]
+    gateway: Option<Ipv4Addr>,
+    /// The bundle's address; the second of the range unless given
+    #[arg(long, value_name = "IP")]
+    ip: Option<Ipv4Addr>,
+    /// Give the network no way out at all
+    #[arg(long)]
+    internal: bool,
+    /// The network's MTU; that of the default route's device unless given
+    #[arg(long, value_name = "BYTES", value_parser = clap::value_parser!(u32).range(576..=65535))]
+    mtu: Option<u32>,
+    #[command(flatten)]
+    launch: LaunchArgs,
+    /// The command to run instead of the image's
+    #[arg(last = true, value_name = "COMMAND")]
+    command: Vec<String>,
+}
+
+impl BottleArgs {
+    /// The bottle that was asked for.
+    pub(super) fn spec(self) -> Result<BottleSpec, Failure> {
+        Ok(BottleSpec {
+            slug: self.slug,
+            subnet: self.subnet,
+            gateway: self.gateway,
+            bundle_ip: self.ip,
+            internal: self.internal,
+            mtu: self.mtu,
+            image: self.image,
+            options: self.launch.options(self.command)?,
+        })
+    }
+}

@@ -1,0 +1,102 @@
+//! The command line: a file per verb; `output` is the only one that prints, `exit` the only one
+//! that knows exit codes.
+
+mod down;
+mod exec;
+mod exit;
+mod image;
+mod inspect;
+mod launch_args;
+mod logs;
+mod name;
+mod network;
+mod output;
+mod plan;
+mod ps;
+mod settings;
+mod start;
+mod stop;
+mod up;
+
+use std::process::ExitCode;
+
+use carboy::Engine;
+use clap::{Parser, Subcommand};
+
+use self::exit::Failure;
+use self::output::Output;
+use self::settings::GlobalArgs;
+
+/// Sidecar bundles for micro-VM bottles: a container at a pinned address, without a daemon
+#[derive(Debug, Parser)]
+#[command(name = "carboy", version, arg_required_else_help = true, max_term_width = 100)]
+struct Cli {
+    #[command(flatten)]
+    global: GlobalArgs,
+    #[command(subcommand)]
+    verb: Verb,
+}
+
+#[derive(Debug, Subcommand)]
+enum Verb {
+    Plan(plan::Args),
+    Up(up::Args),
+    Down(down::Args),
+    Start(start::Args),
+    Stop(stop::Args),
+    Exec(exec::Args),
+    Logs(logs::Args),
+    Ps(ps::Args),
+    Inspect(inspect::Args),
+    Network(network::Args),
+    Image(image::Args),
+    Name(name::Args),
+}
+
+/// Parses the command line and runs the verb.
+pub(crate) fn run() -> ExitCode {
+    let json = std::env::args_os().take_while(|a| a != "--").any(|a| a == "--json");
+    let output = Output::new(json);
+    let cli = match Cli::try_parse() {
+        Ok(cli) => cli,
+        Err(e) => return exit::usage(&output, &e),
+    };
+    match cli.run(&output) {
+        Ok(code) => code,
+        Err(failure) => failure.report(&output),
+    }
+}
+
+impl Cli {
+    fn run(self, output: &Output) -> Result<ExitCode, Failure> {
+        // Before the settings: for a command in a container carboy's own fault has another code.
+        let own_fault = matches!(self.verb, Verb::Exec(_)).then_some(exit::OWN_FAULT);
+        let engine = self.global.engine();
+        let result = engine.and_then(|engine| self.verb.run(&engine, output));
+        result.map_err(|failure| failure.with_fallback(own_fault))
+    }
+}
+
+impl Verb {
+    fn run(self, engine: &Engine, output: &Output) -> Result<ExitCode, Failure> {
+        match self {
+            Self::Plan(args) => args.run(engine, output),
+            Self::Up(args) => args.run(engine, output),
+            Self::Down(args) => args.run(engine, output),
+            Self::Start(args) => args.run(engine, output),
+            Self::Stop(args) => args.run(engine, output),
+            Self::Exec(args) => args.run(engine),
+            Self::Logs(args) => args.run(engine, output),
+            Self::Ps(args) => args.run(engine, output),
+            Self::Inspect(args) => args.run(engine, output),
+            Self::Network(args) => args.run(engine, output),
+            Self::Image(args) => args.run(engine, output),
+            Self::Name(args) => args.run(engine, output),
+        }
+    }
+}
+
+/// The caller's environment, for bare `-e NAME`.
+fn inherited(name: &str) -> Option<String> {
+    std::env::var(name).ok()
+}

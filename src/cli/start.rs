@@ -1,0 +1,58 @@
+//! `carboy start`.
+
+use std::net::Ipv4Addr;
+use std::process::ExitCode;
+
+use carboy::{BundleLaunchSpec, Engine, NetworkName, Slug};
+use serde_json::json;
+
+use super::exit::Failure;
+use super::launch_args::LaunchArgs;
+use super::output::Output;
+
+/// Start a bundle on a network that exists
+#[derive(Debug, clap::Args)]
+pub(super) struct Args {
+    /// The bottle
+    slug: Slug,
+    /// The image
+    image: String,
+    /// The command to run instead of the image's
+    #[arg(trailing_var_arg = true, allow_hyphen_values = true, value_name = "COMMAND")]
+    command: Vec<String>,
+    /// The network
+    #[arg(long, value_name = "NAME")]
+    network: NetworkName,
+    /// The bundle's address
+    #[arg(long, value_name = "IP")]
+    ip: Ipv4Addr,
+    #[command(flatten)]
+    launch: LaunchArgs,
+}
+
+impl Args {
+    pub(super) fn run(self, engine: &Engine, output: &Output) -> Result<ExitCode, Failure> {
+        let network = engine.inspect_network(&self.network)?;
+        let spec = BundleLaunchSpec {
+            slug: self.slug,
+            network: self.network,
+            subnet: network.subnet,
+            gateway: network.gateway,
+            bundle_ip: self.ip,
+            image: self.image,
+            options: self.launch.options(self.command)?,
+        };
+        let report = engine.start(&spec, &super::inherited)?;
+        report.notes.iter().for_each(|note| output.note(&format!("note: {note}")));
+        let value = json!({
+            "slug": report.slug,
+            "container": report.container,
+            "network": spec.network,
+            "bundle_ip": spec.bundle_ip,
+            "pid": report.pid,
+            "changed": true,
+        });
+        output.data(&value, || report.container.to_string());
+        Ok(ExitCode::SUCCESS)
+    }
+}
