@@ -18,11 +18,13 @@ pub const KEPT: &[(Capability, &str)] = &[
     (Capability::Setuid, "dropping to another user"),
 ];
 
-/// What Docker grants besides, and why a container here does not get it.
+/// What Docker grants besides, and why a container here does not get it. A program whose file asks
+/// for one of these as an effective file capability (some builds of `ping`) cannot be executed: the
+/// kernel answers EPERM.
 pub const WITHHELD: &[(Capability, &str)] = &[
     (Capability::AuditWrite, "the host's audit log is none of a container's business"),
     (Capability::Mknod, "device nodes are made by the runtime, before the program starts"),
-    (Capability::NetRaw, "raw sockets forge packets; ping works without (ping_group_range)"),
+    (Capability::NetRaw, "raw sockets forge packets; ping needs none where it uses datagrams"),
     (Capability::Setfcap, "file capabilities have no effect with no_new_privs"),
     (Capability::SysChroot, "a container is confined already; chroot is a step of escapes"),
 ];

@@ -44,14 +44,15 @@ pub(super) const MASKED_PATHS: &[&str] = &[
 /// Visible, but not to be written.
 ///
 /// The controllers of cgroup v1 are here because libcontainer mounts them writable even when
-/// `/sys/fs/cgroup` is asked for read-only: root inside could lift its own limits. They stand
-/// before their parent, whose mount takes them along as they are. cgroup v2 has none of them.
+/// `/sys/fs/cgroup` is asked for read-only: root inside could lift its own limits. They stand after
+/// their parent, whose new mount would hide theirs. cgroup v2 has none of them.
 pub(super) const READONLY_PATHS: &[&str] = &[
     "/proc/bus",
     "/proc/fs",
     "/proc/irq",
     "/proc/sys",
     "/proc/sysrq-trigger",
+    "/sys/fs/cgroup",
     "/sys/fs/cgroup/blkio",
     "/sys/fs/cgroup/cpu",
     "/sys/fs/cgroup/cpu,cpuacct",
@@ -71,11 +72,10 @@ pub(super) const READONLY_PATHS: &[&str] = &[
     "/sys/fs/cgroup/rdma",
     "/sys/fs/cgroup/systemd",
     "/sys/fs/cgroup/unified",
-    "/sys/fs/cgroup",
 ];
 
 /// Set in the container's own network namespace, as Docker does: they let programs that are not
-/// root bind low ports, and `ping` work without raw sockets.
+/// root bind low ports, and open ICMP datagram sockets (icmp(7)) in place of raw ones.
 pub(super) const SYSCTLS: &[(&str, &str)] =
     &[("net.ipv4.ip_unprivileged_port_start", "0"), ("net.ipv4.ping_group_range", "0 2147483647")];
 
