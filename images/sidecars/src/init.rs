@@ -34,6 +34,7 @@ pub(crate) fn run(command: &[OsString]) -> ExitCode {
 fn supervise(command: &[OsString]) -> io::Result<u8> {
     // First, so that a signal that comes during the start is forwarded after it.
     let signals = Signals::take()?;
+    sys::expect_children()?;
     let mut program = Command::new(&command[0]);
     program.args(&command[1..]);
     sys::unblock_signals(&mut program);

@@ -20,13 +20,12 @@ pub(crate) struct Output<W> {
     stream: W,
     waiting: Vec<u8>,
     written: usize,
-    gone: bool,
 }
 
 impl<W: Write + AsFd> Output<W> {
     /// `stream` must not buffer.
     pub(crate) fn new(stream: W) -> Self {
-        Self { stream, waiting: Vec::new(), written: 0, gone: false }
+        Self { stream, waiting: Vec::new(), written: 0 }
     }
 
     /// The place to append whole lines to.
@@ -44,20 +43,18 @@ impl<W: Write + AsFd> Output<W> {
         self.written < self.waiting.len()
     }
 
-    /// Writes once; to be called when the stream polls as writable. If the stream is gone, all that
-    /// is and will be waiting is dropped: the daemons' work does not depend on a reader.
+    /// Writes once; to be called when the stream polls as writable. If it fails (the reader is gone,
+    /// the disk full), what waits is dropped: the daemons' work does not depend on a log.
     pub(crate) fn write_once(&mut self) {
         let chunk = next_chunk(&self.waiting[self.written..]);
-        if !self.gone {
-            match self.stream.write(chunk) {
-                Ok(count) => self.written += count,
-                Err(error) => {
-                    let again = [ErrorKind::WouldBlock, ErrorKind::Interrupted];
-                    self.gone = !again.contains(&error.kind());
-                }
-            }
+        match self.stream.write(chunk) {
+            Ok(count) => self.written += count,
+            Err(error) => match error.kind() {
+                ErrorKind::WouldBlock | ErrorKind::Interrupted => {}
+                _ => self.written = self.waiting.len(),
+            },
         }
-        if self.gone || self.written == self.waiting.len() {
+        if self.written == self.waiting.len() {
             self.waiting.clear();
             self.written = 0;
         } else if self.written >= ENOUGH {

@@ -52,8 +52,9 @@ mod tests {
 
     #[test]
     fn lists() {
+        let all: Vec<&str> = ALL.iter().map(|daemon| daemon.name).collect();
         for (list, want) in [
-            (None, &["health", "echo"][..]),
+            (None, all.as_slice()),
             (Some(""), &[]),
             (Some(" , "), &[]),
             (Some("echo"), &["echo"]),
@@ -70,6 +71,7 @@ mod tests {
     fn an_unknown_name_is_named_with_the_known_ones() {
         let error = parse(Some(OsStr::new("echo,ecko")), ALL).err().expect("unknown");
         let text = error.to_string();
-        assert!(text.contains("\"ecko\"") && text.contains("health, echo"), "{text}");
+        assert!(text.contains("\"ecko\""), "{text}");
+        assert!(ALL.iter().all(|daemon| text.contains(daemon.name)), "{text}");
     }
 }

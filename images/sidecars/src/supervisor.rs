@@ -62,6 +62,7 @@ struct Supervisor {
 pub(crate) fn run(daemons: &[&'static Daemon]) -> io::Result<ExitCode> {
     // First, so that no signal is lost; the daemons inherit the mask and take theirs the same way.
     let signals = Signals::take()?;
+    sys::expect_children()?;
     // Not through std's buffers: a line may have to wait here.
     let stdout = File::from(io::stdout().as_fd().try_clone_to_owned()?);
     let stderr = File::from(io::stderr().as_fd().try_clone_to_owned()?);

@@ -1,4 +1,4 @@
-//! The three calls for which nix has no safe form that fits. nix's `Signal` knows no real-time
+//! The few calls for which nix has no safe form that fits. nix's `Signal` knows no real-time
 //! signals: with it a child killed by one would be reaped without its pid being told, and `init`
 //! could not forward them.
 #![allow(unsafe_code)]
@@ -9,7 +9,7 @@ use std::process::Command;
 
 use nix::errno::Errno;
 use nix::libc;
-use nix::sys::signal::SigSet;
+use nix::sys::signal::{SigHandler, SigSet, Signal, signal};
 
 use crate::state::Ending;
 
@@ -19,6 +19,13 @@ pub(crate) fn unblock_signals(command: &mut Command) {
     // SAFETY: between fork and exec only async-signal-safe functions may be called; the closure
     // calls pthread_sigmask alone, and allocates nothing.
     unsafe { command.pre_exec(unblock) };
+}
+
+/// Makes children that end wait to be reaped. Who started us may have had SIGCHLD ignored, which
+/// exec keeps: then the kernel reaps by itself, sends no signal and tells no exit code (wait(2)).
+pub(crate) fn expect_children() -> io::Result<()> {
+    // SAFETY: the default disposition runs no code of ours.
+    unsafe { signal(Signal::SIGCHLD, SigHandler::SigDfl) }.map(drop).map_err(io::Error::from)
 }
 
 /// Reaps one child that has ended, without waiting: its pid and its ending. `None` if there is none

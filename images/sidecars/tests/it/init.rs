@@ -57,3 +57,12 @@ fn the_program_starts_with_no_signal_blocked() {
     assert_eq!(running.line("SigBlk:").1.trim(), "0000000000000000");
     assert_eq!(running.wait().0.code(), Some(0));
 }
+
+/// Ignored signals stay ignored over exec; with SIGCHLD ignored no child could be waited for.
+#[test]
+fn a_caller_that_ignores_sigchld_changes_nothing() {
+    let mut env = Command::new("env");
+    env.args(["--ignore-signal=CHLD", env!("CARGO_BIN_EXE_sidecars")]);
+    env.args(["init", "--", "sh", "-c", "exit 6"]);
+    assert_eq!(env.status().expect("run").code(), Some(6));
+}
