@@ -58,8 +58,8 @@ pub(super) fn open_root(root: &Path) -> Result<Form, StoreError> {
             made => made.map_err(StoreError::io("create", &path))?,
         }
     }
-    spread(&root.join(LAYERS))?;
     let staging = root.join(STAGING);
+    spread(&staging)?;
     let form = probe(&staging)?;
     let text = if form == Form::Privileged { PRIVILEGED } else { ROOTLESS };
     write(&staging, root, SCHEMA, text.as_bytes())?;
@@ -79,10 +79,11 @@ fn read_schema(root: &Path) -> Result<Option<Form>, StoreError> {
     }
 }
 
-/// Asks ext4 to spread the layers over the disk (`chattr +T`): making many files soon after
-/// removing many is several times slower where they lie together. Other file systems refuse.
-fn spread(layers: &Path) -> Result<(), StoreError> {
-    let directory = open_directory(layers)?;
+/// Asks ext4 to spread the layers over the disk (`chattr +T` on the directory they are made in):
+/// making many files soon after removing many is several times slower where they lie together.
+/// Other file systems refuse.
+fn spread(staging: &Path) -> Result<(), StoreError> {
+    let directory = open_directory(staging)?;
     if let Ok(flags) = rustix::fs::ioctl_getflags(&directory) {
         // It is only faster; where it is not possible nothing is lost.
         rustix::fs::ioctl_setflags(&directory, flags | IFlags::TOPDIR).unwrap_or_default();

@@ -134,13 +134,7 @@ impl Store {
         if let Some(text) = &image.manifest {
             return Ok(Some((Digest::of(text), text.clone())));
         }
-        let mut sizes = Vec::new();
-        for id in chain(image) {
-            match self.layer_record(&id)? {
-                Some(record) => sizes.push((record.diff_id, record.size)),
-                None => return Ok(None),
-            }
-        }
+        let Some(sizes) = self.known_layers(image)? else { return Ok(None) };
         let text = serde_json::to_vec(&Manifest::synthetic(&image.config_text, &sizes)).map_err(
             |source| StoreError::Json {
                 file: self.root.display().to_string(),
@@ -152,6 +146,18 @@ impl Store {
         Ok(Some((Digest::of(&text), text)))
     }
 
+    /// The image's layers with their sizes, if all are there.
+    fn known_layers(&self, image: &Candidate) -> Result<Option<Vec<(Digest, u64)>>, StoreError> {
+        let mut layers = Vec::new();
+        for id in chain(image) {
+            match self.layer_record(&id)? {
+                Some(record) => layers.push((record.diff_id, record.size)),
+                None => return Ok(None),
+            }
+        }
+        Ok(Some(layers))
+    }
+
     /// Whether the image and all its names are there already.
     fn present(
         &self,
@@ -161,7 +167,7 @@ impl Store {
     ) -> Result<bool, StoreError> {
         let there = self.manifest(digest).exists()
             && self.config(&Digest::of(&image.config_text)).exists()
-            && chain(image).iter().all(|id| self.layer(id).exists());
+            && self.known_layers(image)?.is_some();
         if !there {
             return Ok(false);
         }
@@ -205,6 +211,10 @@ impl Store {
         rustix::fs::syncfs(files::open_directory(&staging)?.as_fd())
             .map_err(StoreError::os("sync", &staging))?;
         for (from, to) in &staged {
+            // Only a directory that somebody emptied by hand can be there.
+            if to.exists() {
+                files::rename(to, &from.with_extension("old"))?;
+            }
             files::rename(from, to)?;
         }
         files::sync_directory(&self.root.join(LAYERS))?;
