@@ -4,6 +4,7 @@ use std::fs::DirBuilder;
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::fs::DirBuilderExt;
 use std::path::Path;
+use std::time::{SystemTime, UNIX_EPOCH};
 
 use rustix::fs::FileType;
 use serde::Serialize;
@@ -196,7 +197,7 @@ impl Store {
         for (layer, id) in image.layers.iter().zip(chain(image)) {
             let mut diff = self.layer(&id).join(DIFF);
             if self.layer_record(&id)?.is_none() {
-                let path = self.staging().join(id.hex());
+                let path = self.staging().join(fresh(&id));
                 diff = path.join(DIFF);
                 self.stage(contents, layer, &path, &below, notes)?;
                 staged.push((path, self.layer(&id)));
@@ -213,7 +214,7 @@ impl Store {
         for (from, to) in &staged {
             // Only a directory that somebody emptied by hand can be there.
             if to.exists() {
-                files::rename(to, &from.with_extension("old"))?;
+                files::rename(to, &self.staging().join(fresh(&Digest::of(b"old"))))?;
             }
             files::rename(from, to)?;
         }
@@ -278,6 +279,13 @@ impl Store {
         let path = path.join(LAYER_RECORD);
         std::fs::write(&path, text).map_err(StoreError::io("write", &path))
     }
+}
+
+/// A name for a layer in staging. ext4 places a directory by a hash of its name, and is slow
+/// where inodes were just freed: a layer that is loaded again must not get its old place.
+fn fresh(chain_id: &Digest) -> String {
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    format!("{}.{}", chain_id.hex(), now.as_nanos())
 }
 
 fn chain(image: &Candidate) -> Vec<Digest> {
