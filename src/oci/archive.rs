@@ -211,7 +211,7 @@ fn scan(
 
 /// A name without `.`, `..` and doubled slashes; `None` if it leads out of the archive. A name
 /// that begins with a slash begins at the archive's root.
-fn plain(directory: &str, name: &str) -> Option<String> {
+pub(super) fn plain(directory: &str, name: &str) -> Option<String> {
     let base = if name.starts_with('/') { "" } else { directory };
     let mut parts: Vec<&str> = Vec::new();
     for part in base.split('/').chain(name.split('/')) {

@@ -13,7 +13,7 @@ use crate::error::{Classify, ErrorKind};
 #[non_exhaustive]
 pub enum StoreError {
     /// A word is no image name.
-    #[error("no valid image name")]
+    #[error(transparent)]
     Reference(#[from] ReferenceError),
     /// The kernel refused an operation on a file.
     #[error("cannot {action} {}", path.display())]
@@ -352,6 +352,7 @@ impl Classify for StoreError {
                     .to_owned(),
             ),
             Self::Archive { .. }
+            | Self::MissingBlob { .. }
             | Self::SizeMismatch { .. }
             | Self::DigestMismatch { .. }
             | Self::DiffIdMismatch { .. } => Some("make or copy the archive again".to_owned()),

@@ -12,6 +12,9 @@ use super::source::Contents;
 /// Bytes a manifest or index may have; registries refuse larger ones, too.
 const DOCUMENT_MAX: u64 = 4 << 20;
 
+/// Images a source may have; each costs reading its documents.
+const IMAGES_MAX: usize = 256;
+
 /// Indexes may point to indexes, this deep.
 const INDEX_DEPTH: usize = 4;
 
@@ -69,7 +72,12 @@ fn layout_images(
         return Err(fault(contents, "index", "index.json", "it is a manifest".to_owned()));
     };
     let mut images: Vec<(Digest, Candidate)> = Vec::new();
-    for entry in choose(contents, &entries, host)? {
+    let chosen = choose(contents, &entries, host)?;
+    if chosen.len() > IMAGES_MAX {
+        let reason = format!("it names more than {IMAGES_MAX} images");
+        return Err(fault(contents, "index", "index.json", reason));
+    }
+    for entry in chosen {
         let (digest, text, manifest) = resolve(contents, entry, host)?;
         let name = name_of(entry).map(str::to_owned);
         // `docker save a b` of one image: one manifest, two entries.
@@ -149,6 +157,10 @@ fn docker_images(
     let name = "manifest.json";
     let list: Vec<DockerImage> =
         serde_json::from_slice(list).map_err(|source| json(contents, "manifest", name, source))?;
+    if list.len() > IMAGES_MAX {
+        let reason = format!("it names more than {IMAGES_MAX} images");
+        return Err(fault(contents, "manifest", name, reason));
+    }
     list.into_iter().map(|image| docker_image(contents, image, host)).collect()
 }
 

@@ -10,7 +10,7 @@ use std::sync::Arc;
 use rustix::fs::{Mode, OFlags};
 use rustix::io::Errno;
 
-use super::archive::{Archive, Bytes, Section};
+use super::archive::{Archive, Bytes, Section, plain};
 use super::digest::Digest;
 use super::error::{ArchiveFault, StoreError};
 use super::unpack::{Compression, copy_limited};
@@ -152,10 +152,12 @@ impl Contents {
             Files::Archive(archive) => return Ok(archive.open(name)),
             Files::Directory(directory) => directory,
         };
-        let path = || Path::new(&self.label).join(name);
+        // A name from a document must not lead out; links in the directory are its owner's.
+        let Some(name) = plain("", name).filter(|name| !name.is_empty()) else { return Ok(None) };
+        let path = || Path::new(&self.label).join(&name);
         // A FIFO in the place of a blob must not block us.
         let flags = OFlags::RDONLY | OFlags::NONBLOCK | OFlags::CLOEXEC;
-        let file = match rustix::fs::openat(directory.as_fd(), name, flags, Mode::empty()) {
+        let file = match rustix::fs::openat(directory.as_fd(), &*name, flags, Mode::empty()) {
             Ok(file) => File::from(file),
             Err(Errno::NOENT | Errno::NOTDIR) => return Ok(None),
             Err(errno) => return Err(StoreError::os("open", path())(errno)),

@@ -58,8 +58,8 @@ pub(super) fn open_root(root: &Path) -> Result<Form, StoreError> {
             made => made.map_err(StoreError::io("create", &path))?,
         }
     }
-    spread(&root.join(LAYERS))?;
     let staging = root.join(STAGING);
+    spread(&staging)?;
     let form = probe(&staging)?;
     let text = if form == Form::Privileged { PRIVILEGED } else { ROOTLESS };
     write(&staging, root, SCHEMA, text.as_bytes())?;
@@ -79,10 +79,11 @@ fn read_schema(root: &Path) -> Result<Option<Form>, StoreError> {
     }
 }
 
-/// Asks ext4 to spread the layers over the disk (`chattr +T`): making many files soon after
-/// removing many is several times slower where they lie together. Other file systems refuse.
-fn spread(layers: &Path) -> Result<(), StoreError> {
-    let directory = open_directory(layers)?;
+/// Asks ext4 to spread the layers over the disk (`chattr +T` on the directory they are made in):
+/// making many files is several times slower where many were just removed. Other file systems
+/// refuse.
+fn spread(staging: &Path) -> Result<(), StoreError> {
+    let directory = open_directory(staging)?;
     if let Ok(flags) = rustix::fs::ioctl_getflags(&directory) {
         // It is only faster; where it is not possible nothing is lost.
         rustix::fs::ioctl_setflags(&directory, flags | IFlags::TOPDIR).unwrap_or_default();
@@ -101,9 +102,21 @@ fn probe(directory: &Path) -> Result<Form, StoreError> {
             Ok(()) => Ok(Form::Privileged),
             Err(errno) => Err(failed(errno)),
         },
+        // Root would lose the owners in the images without a word.
+        Err(Errno::PERM) if rustix::process::geteuid().is_root() && !in_user_namespace() => {
+            Err(failed(Errno::PERM))
+        }
         Err(Errno::PERM) => Ok(Form::Rootless),
         Err(errno) => Err(failed(errno)),
     }
+}
+
+/// Whether root is not the host's: the first user namespace maps all ids to themselves
+/// (`user_namespaces(7)`).
+fn in_user_namespace() -> bool {
+    let map = fs::read_to_string("/proc/self/uid_map").unwrap_or_default();
+    let all = ["0", "0", "4294967295"];
+    !map.is_empty() && !map.split_whitespace().eq(all)
 }
 
 /// Takes a lock; it is free again when the result is dropped, or the process dies.

@@ -4,6 +4,7 @@ use std::fs::DirBuilder;
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::fs::DirBuilderExt;
 use std::path::Path;
+use std::time::{SystemTime, UNIX_EPOCH};
 
 use rustix::fs::FileType;
 use serde::Serialize;
@@ -134,13 +135,7 @@ impl Store {
         if let Some(text) = &image.manifest {
             return Ok(Some((Digest::of(text), text.clone())));
         }
-        let mut sizes = Vec::new();
-        for id in chain(image) {
-            match self.layer_record(&id)? {
-                Some(record) => sizes.push((record.diff_id, record.size)),
-                None => return Ok(None),
-            }
-        }
+        let Some(sizes) = self.known_layers(image)? else { return Ok(None) };
         let text = serde_json::to_vec(&Manifest::synthetic(&image.config_text, &sizes)).map_err(
             |source| StoreError::Json {
                 file: self.root.display().to_string(),
@@ -152,6 +147,18 @@ impl Store {
         Ok(Some((Digest::of(&text), text)))
     }
 
+    /// The image's layers with their sizes, if all are there.
+    fn known_layers(&self, image: &Candidate) -> Result<Option<Vec<(Digest, u64)>>, StoreError> {
+        let mut layers = Vec::new();
+        for id in chain(image) {
+            match self.layer_record(&id)? {
+                Some(record) => layers.push((record.diff_id, record.size)),
+                None => return Ok(None),
+            }
+        }
+        Ok(Some(layers))
+    }
+
     /// Whether the image and all its names are there already.
     fn present(
         &self,
@@ -161,7 +168,7 @@ impl Store {
     ) -> Result<bool, StoreError> {
         let there = self.manifest(digest).exists()
             && self.config(&Digest::of(&image.config_text)).exists()
-            && chain(image).iter().all(|id| self.layer(id).exists());
+            && self.known_layers(image)?.is_some();
         if !there {
             return Ok(false);
         }
@@ -190,7 +197,7 @@ impl Store {
         for (layer, id) in image.layers.iter().zip(chain(image)) {
             let mut diff = self.layer(&id).join(DIFF);
             if self.layer_record(&id)?.is_none() {
-                let path = self.staging().join(id.hex());
+                let path = self.staging().join(fresh(&id));
                 diff = path.join(DIFF);
                 self.stage(contents, layer, &path, &below, notes)?;
                 staged.push((path, self.layer(&id)));
@@ -205,6 +212,10 @@ impl Store {
         rustix::fs::syncfs(files::open_directory(&staging)?.as_fd())
             .map_err(StoreError::os("sync", &staging))?;
         for (from, to) in &staged {
+            // Only a directory that somebody emptied by hand can be there.
+            if to.exists() {
+                files::rename(to, &self.staging().join(fresh(&Digest::of(b"old"))))?;
+            }
             files::rename(from, to)?;
         }
         files::sync_directory(&self.root.join(LAYERS))?;
@@ -268,6 +279,13 @@ impl Store {
         let path = path.join(LAYER_RECORD);
         std::fs::write(&path, text).map_err(StoreError::io("write", &path))
     }
+}
+
+/// A name for a layer in staging. ext4 places a directory by a hash of its name, and is slow
+/// where inodes were just freed: a layer that is loaded again must not get its old place.
+fn fresh(chain_id: &Digest) -> String {
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    format!("{}.{}", chain_id.hex(), now.as_nanos())
 }
 
 fn chain(image: &Candidate) -> Vec<Digest> {

@@ -362,6 +362,22 @@ fn what_a_killed_load_left_is_swept() {
 }
 
 #[test]
+fn loading_again_mends_a_damaged_store() {
+    let place = Place::new();
+    let store = place.store();
+    let source = place.file(&image(Some("t")).archive());
+    store.load(&source, None).unwrap();
+    let layer = store.resolve("t").unwrap().layers[0].parent().unwrap().to_owned();
+    fs::remove_file(layer.join(LAYER_RECORD)).unwrap();
+    assert!(store.load(&source, None).unwrap()[0].changed);
+    fs::remove_dir_all(&layer).unwrap();
+    let error = store.resolve("t").expect_err("incomplete");
+    assert!(matches!(error, StoreError::Incomplete { .. }), "{error}");
+    assert!(store.load(&source, None).unwrap()[0].changed);
+    assert!(store.resolve("t").is_ok());
+}
+
+#[test]
 fn a_store_of_another_kind_is_refused() {
     let place = Place::new();
     let store = place.store();

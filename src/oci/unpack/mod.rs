@@ -221,7 +221,13 @@ pub fn unpack(
 ) -> Result<Unpacked, Failure> {
     std::thread::scope(|scope| {
         let (sender, receiver) = std::sync::mpsc::sync_channel(stream::CHUNKS);
-        let reader = scope.spawn(move || stream::pump(blob, sender, limits));
+        let reader = std::thread::Builder::new()
+            .name("carboy-layer".to_owned())
+            .spawn_scoped(scope, move || stream::pump(blob, sender, limits))
+            .map_err(|source| {
+                let fault = LayerFault::Io { action: "start a thread", source };
+                Failure { blob: None, entry: String::new(), fault }
+            })?;
         let mut tar = Hashed::new(Inflated::new(receiver));
         let mut writer = Writer {
             tree: tree::Tree::new(into, lower, form),
