@@ -76,7 +76,7 @@ async fn configure(route: &mut Route, spec: &Bridge, index: u32) -> Result<(), E
         .all(vec![
             link::no_link_local(index),
             link::set_alias(index, ALIAS),
-            link::set_forwarding(index, true, Some(RP_FILTER_STRICT)),
+            link::set_forwarding(index, 1, Some(RP_FILTER_STRICT)),
             link::add_address(index, gateway(spec), true),
             link::set_up(index),
         ])
@@ -212,7 +212,7 @@ fn differences(spec: &Bridge, seen: &Seen) -> Differences<Part> {
     found.expect_if_known(Part::LinkLocal, name("IPv6 link-local"), "off", off(link.link_local));
     let ipv6 = link.ipv6_disabled.map(|disabled| on_off(!disabled));
     found.expect_if_known(Part::Ipv6, name("IPv6"), "off", ipv6);
-    let forwarding = off(link.forwarding);
+    let forwarding = off(link.forwarding.map(|mode| mode != 0));
     found.expect_if_known(Part::Forwarding, name("forwarding"), "on", forwarding);
     let strict = i32::try_from(RP_FILTER_STRICT).unwrap_or(i32::MAX);
     found.expect_if_known(Part::Forwarding, name("rp_filter"), strict, link.rp_filter);
@@ -278,7 +278,7 @@ fn repair_request(spec: &Bridge, index: u32, part: Part) -> Option<Request> {
         Part::Alias => link::set_alias(index, ALIAS),
         Part::Options => link::set_bridge_options(index),
         Part::LinkLocal => link::no_link_local(index),
-        Part::Forwarding => link::set_forwarding(index, true, Some(RP_FILTER_STRICT)),
+        Part::Forwarding => link::set_forwarding(index, 1, Some(RP_FILTER_STRICT)),
         Part::Address => link::add_address(index, gateway(spec), true),
         Part::Up => link::set_up(index),
         Part::Altname | Part::Ipv6 | Part::Route => return None,
@@ -327,7 +327,7 @@ mod tests {
             mtu: spec.mtu,
             group: spec.group,
             up: true,
-            forwarding: Some(true),
+            forwarding: Some(1),
             rp_filter: Some(1),
             ipv6_disabled: Some(true),
             link_local: Some(false),

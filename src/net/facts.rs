@@ -34,7 +34,8 @@ pub(crate) struct Link {
     pub(crate) controller: Option<u32>,
     /// The other end's index, in its own namespace.
     pub(crate) peer: Option<u32>,
-    pub(crate) forwarding: Option<bool>,
+    /// Any number but 0 is on.
+    pub(crate) forwarding: Option<i32>,
     pub(crate) rp_filter: Option<i32>,
     /// `None` if the kernel has no IPv6.
     pub(crate) ipv6_disabled: Option<bool>,
@@ -122,7 +123,7 @@ impl Link {
             AfSpecUnspec::Inet(values) => {
                 for value in values {
                     if let AfSpecInet::DevConf(conf) = value {
-                        self.forwarding = Some(conf.forwarding != 0);
+                        self.forwarding = Some(conf.forwarding);
                         self.rp_filter = Some(conf.rp_filter);
                     }
                 }

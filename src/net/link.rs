@@ -164,11 +164,11 @@ pub(crate) fn no_link_local(index: u32) -> Request {
     change("turn IPv6 link-local addresses off for", message)
 }
 
-/// `net.ipv4.conf.<link>.forwarding`, and `rp_filter` (loose is 2, strict 1) where given.
+/// `net.ipv4.conf.<link>.forwarding` (0 is off, all else on), and `rp_filter` (loose is 2, strict 1) where given.
 ///
 /// By netlink, for /proc/sys may be read-only. The crate's own form leaves out zeros, with which
 /// nothing could be turned off.
-pub(crate) fn set_forwarding(index: u32, on: bool, rp_filter: Option<u32>) -> Request {
+pub(crate) fn set_forwarding(index: u32, mode: u32, rp_filter: Option<u32>) -> Request {
     const IFLA_INET_CONF: u16 = 1;
     const NLA_F_NESTED: u16 = 0x8000;
     const IPV4_DEVCONF_FORWARDING: u16 = 1;
@@ -176,7 +176,7 @@ pub(crate) fn set_forwarding(index: u32, on: bool, rp_filter: Option<u32>) -> Re
     let entry = |kind: u16, value: u32| {
         [&8u16.to_ne_bytes()[..], &kind.to_ne_bytes(), &value.to_ne_bytes()].concat()
     };
-    let mut entries = entry(IPV4_DEVCONF_FORWARDING, u32::from(on));
+    let mut entries = entry(IPV4_DEVCONF_FORWARDING, mode);
     if let Some(mode) = rp_filter {
         entries.extend(entry(IPV4_DEVCONF_RP_FILTER, mode));
     }
