@@ -5,8 +5,10 @@
 //! accepts one address on two interfaces.)
 
 use ipnet::Ipv4Net;
+use netlink_packet_route::RouteNetlinkMessage;
 use netlink_packet_route::link::InfoKind;
 
+use crate::names::BRIDGE_IFNAME_PREFIX;
 use crate::net::diff::{Differences, on_off};
 use crate::net::error::{Error, Refusal};
 use crate::net::facts::{self, Link, RouteFact};
@@ -55,14 +57,11 @@ pub fn create(spec: &Bridge) -> Result<Creation, Error> {
     })
 }
 
-fn created_index(
-    spec: &Bridge,
-    messages: Vec<netlink_packet_route::RouteNetlinkMessage>,
-) -> Result<u32, Error> {
+fn created_index(spec: &Bridge, messages: Vec<RouteNetlinkMessage>) -> Result<u32, Error> {
     messages
         .into_iter()
         .find_map(|m| match m {
-            netlink_packet_route::RouteNetlinkMessage::NewLink(l) => Some(l.header.index),
+            RouteNetlinkMessage::NewLink(l) => Some(l.header.index),
             _ => None,
         })
         .ok_or_else(|| Error::answer(&object(spec), "no interface index"))
@@ -298,6 +297,22 @@ pub fn remove(spec: &Bridge) -> Result<Removal, Error> {
             Err(refusal) => Err(route.refused("delete", refusal)),
         },
         _ => Ok(Removal::Absent),
+    })
+}
+
+/// Whether any bottle's bridge is there: the firewall's own sets may have been flushed.
+pub(crate) fn any_left() -> Result<bool, Error> {
+    netlink::run("the shared resources", FEATURE, async |route| {
+        let request = link::dump_bridges();
+        let operation = request.operation;
+        let messages = route.one(request).await?.map_err(|r| route.refused(operation, r))?;
+        Ok(messages.into_iter().any(|m| match m {
+            RouteNetlinkMessage::NewLink(message) => {
+                let link = Link::from(message);
+                link.name.starts_with(BRIDGE_IFNAME_PREFIX) && link.alias.as_deref() == Some(ALIAS)
+            }
+            _ => false,
+        }))
     })
 }
 

@@ -295,6 +295,33 @@ mod tests {
     }
 
     #[test]
+    fn a_link_message_is_reduced_to_what_matters() {
+        let mut message = LinkMessage::default();
+        message.header.index = 3;
+        message.header.flags = LinkFlags::Up;
+        message.attributes = vec![
+            LinkAttribute::IfName("cb-x".to_owned()),
+            LinkAttribute::Address(vec![2; 6]),
+            LinkAttribute::PropList(vec![Prop::AltIfName("net".to_owned())]),
+            LinkAttribute::LinkInfo(vec![
+                LinkInfo::Kind(InfoKind::Bridge),
+                LinkInfo::Data(InfoData::Bridge(vec![InfoBridge::MulticastSnooping(true)])),
+            ]),
+            LinkAttribute::AfSpecUnspec(vec![AfSpecUnspec::Inet6(vec![AfSpecInet6::AddrGenMode(
+                In6AddrGenMode::None,
+            )])]),
+        ];
+        let link = Link::from(message);
+        assert_eq!((link.index, link.up, link.name.as_str()), (3, true, "cb-x"));
+        assert_eq!(link.mac, Some(MacAddr([2; 6])));
+        assert_eq!(link.altnames, ["net"]);
+        assert_eq!(link.kind, Some(InfoKind::Bridge));
+        assert_eq!(link.multicast_snooping, Some(true));
+        assert_eq!(link.link_local, Some(false));
+        assert_eq!(link.ipv6_disabled, None);
+    }
+
+    #[test]
     fn both_halves_of_a_split_default_route_are_default() {
         let route = |destination: &str| RouteFact {
             destination: destination.parse().unwrap(),

@@ -8,6 +8,7 @@
 //! host-wide lock that [`net`](crate::net) asks for.
 
 use crate::names::IfName;
+use crate::net::bridge;
 use crate::net::diff::Differences;
 use crate::net::elements;
 use crate::net::error::{Error, Refusal};
@@ -130,7 +131,7 @@ pub fn repair(spec: &Uplink, _drift: &[Drift]) -> Result<(), Error> {
 /// # Errors
 /// What the kernel said.
 pub fn remove(spec: &Uplink) -> Result<Removal, Error> {
-    if !nft::elements(Family::Inet, BRIDGES)?.is_empty() {
+    if !nft::elements(Family::Inet, BRIDGES)?.is_empty() || bridge::any_left()? {
         return Ok(Removal::Absent);
     }
     let guarded = nft::elements(Family::Inet, GUARDED)?;
