@@ -5,8 +5,10 @@
 //! accepts one address on two interfaces.)
 
 use ipnet::Ipv4Net;
+use netlink_packet_route::RouteNetlinkMessage;
 use netlink_packet_route::link::InfoKind;
 
+use crate::names::BRIDGE_IFNAME_PREFIX;
 use crate::net::diff::{Differences, on_off};
 use crate::net::error::{Error, Refusal};
 use crate::net::facts::{self, Link, RouteFact};
@@ -55,14 +57,11 @@ pub fn create(spec: &Bridge) -> Result<Creation, Error> {
     })
 }
 
-fn created_index(
-    spec: &Bridge,
-    messages: Vec<netlink_packet_route::RouteNetlinkMessage>,
-) -> Result<u32, Error> {
+fn created_index(spec: &Bridge, messages: Vec<RouteNetlinkMessage>) -> Result<u32, Error> {
     messages
         .into_iter()
         .find_map(|m| match m {
-            netlink_packet_route::RouteNetlinkMessage::NewLink(l) => Some(l.header.index),
+            RouteNetlinkMessage::NewLink(l) => Some(l.header.index),
             _ => None,
         })
         .ok_or_else(|| Error::answer(&object(spec), "no interface index"))
@@ -76,7 +75,7 @@ async fn configure(route: &mut Route, spec: &Bridge, index: u32) -> Result<(), E
         .all(vec![
             link::no_link_local(index),
             link::set_alias(index, ALIAS),
-            link::set_forwarding(index, true, Some(RP_FILTER_STRICT)),
+            link::set_forwarding(index, 1, Some(RP_FILTER_STRICT)),
             link::add_address(index, gateway(spec), true),
             link::set_up(index),
         ])
@@ -212,7 +211,7 @@ fn differences(spec: &Bridge, seen: &Seen) -> Differences<Part> {
     found.expect_if_known(Part::LinkLocal, name("IPv6 link-local"), "off", off(link.link_local));
     let ipv6 = link.ipv6_disabled.map(|disabled| on_off(!disabled));
     found.expect_if_known(Part::Ipv6, name("IPv6"), "off", ipv6);
-    let forwarding = off(link.forwarding);
+    let forwarding = off(link.forwarding.map(|mode| mode != 0));
     found.expect_if_known(Part::Forwarding, name("forwarding"), "on", forwarding);
     let strict = i32::try_from(RP_FILTER_STRICT).unwrap_or(i32::MAX);
     found.expect_if_known(Part::Forwarding, name("rp_filter"), strict, link.rp_filter);
@@ -278,7 +277,7 @@ fn repair_request(spec: &Bridge, index: u32, part: Part) -> Option<Request> {
         Part::Alias => link::set_alias(index, ALIAS),
         Part::Options => link::set_bridge_options(index),
         Part::LinkLocal => link::no_link_local(index),
-        Part::Forwarding => link::set_forwarding(index, true, Some(RP_FILTER_STRICT)),
+        Part::Forwarding => link::set_forwarding(index, 1, Some(RP_FILTER_STRICT)),
         Part::Address => link::add_address(index, gateway(spec), true),
         Part::Up => link::set_up(index),
         Part::Altname | Part::Ipv6 | Part::Route => return None,
@@ -298,6 +297,22 @@ pub fn remove(spec: &Bridge) -> Result<Removal, Error> {
             Err(refusal) => Err(route.refused("delete", refusal)),
         },
         _ => Ok(Removal::Absent),
+    })
+}
+
+/// Whether any bottle's bridge is there: the firewall's own sets may have been flushed.
+pub(crate) fn any_left() -> Result<bool, Error> {
+    netlink::run("the shared resources", FEATURE, async |route| {
+        let request = link::dump_bridges();
+        let operation = request.operation;
+        let messages = route.one(request).await?.map_err(|r| route.refused(operation, r))?;
+        Ok(messages.into_iter().any(|m| match m {
+            RouteNetlinkMessage::NewLink(message) => {
+                let link = Link::from(message);
+                link.name.starts_with(BRIDGE_IFNAME_PREFIX) && link.alias.as_deref() == Some(ALIAS)
+            }
+            _ => false,
+        }))
     })
 }
 
@@ -327,7 +342,7 @@ mod tests {
             mtu: spec.mtu,
             group: spec.group,
             up: true,
-            forwarding: Some(true),
+            forwarding: Some(1),
             rp_filter: Some(1),
             ipv6_disabled: Some(true),
             link_local: Some(false),

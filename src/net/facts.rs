@@ -34,7 +34,8 @@ pub(crate) struct Link {
     pub(crate) controller: Option<u32>,
     /// The other end's index, in its own namespace.
     pub(crate) peer: Option<u32>,
-    pub(crate) forwarding: Option<bool>,
+    /// Any number but 0 is on.
+    pub(crate) forwarding: Option<i32>,
     pub(crate) rp_filter: Option<i32>,
     /// `None` if the kernel has no IPv6.
     pub(crate) ipv6_disabled: Option<bool>,
@@ -122,7 +123,7 @@ impl Link {
             AfSpecUnspec::Inet(values) => {
                 for value in values {
                     if let AfSpecInet::DevConf(conf) = value {
-                        self.forwarding = Some(conf.forwarding != 0);
+                        self.forwarding = Some(conf.forwarding);
                         self.rp_filter = Some(conf.rp_filter);
                     }
                 }
@@ -291,6 +292,33 @@ mod tests {
                 "{link:?}"
             );
         }
+    }
+
+    #[test]
+    fn a_link_message_is_reduced_to_what_matters() {
+        let mut message = LinkMessage::default();
+        message.header.index = 3;
+        message.header.flags = LinkFlags::Up;
+        message.attributes = vec![
+            LinkAttribute::IfName("cb-x".to_owned()),
+            LinkAttribute::Address(vec![2; 6]),
+            LinkAttribute::PropList(vec![Prop::AltIfName("net".to_owned())]),
+            LinkAttribute::LinkInfo(vec![
+                LinkInfo::Kind(InfoKind::Bridge),
+                LinkInfo::Data(InfoData::Bridge(vec![InfoBridge::MulticastSnooping(true)])),
+            ]),
+            LinkAttribute::AfSpecUnspec(vec![AfSpecUnspec::Inet6(vec![AfSpecInet6::AddrGenMode(
+                In6AddrGenMode::None,
+            )])]),
+        ];
+        let link = Link::from(message);
+        assert_eq!((link.index, link.up, link.name.as_str()), (3, true, "cb-x"));
+        assert_eq!(link.mac, Some(MacAddr([2; 6])));
+        assert_eq!(link.altnames, ["net"]);
+        assert_eq!(link.kind, Some(InfoKind::Bridge));
+        assert_eq!(link.multicast_snooping, Some(true));
+        assert_eq!(link.link_local, Some(false));
+        assert_eq!(link.ipv6_disabled, None);
     }
 
     #[test]

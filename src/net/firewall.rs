@@ -10,6 +10,7 @@ use netlink_packet_netfilter::nftables::{
     SetMessage, TableAttribute, TableMessage,
 };
 
+use crate::net::bridge;
 use crate::net::diff::Differences;
 use crate::net::error::{Error, Refusal};
 use crate::net::nft::{self, Transaction};
@@ -315,7 +316,8 @@ pub fn observe(_spec: &Firewall) -> Result<Presence, Error> {
 }
 
 /// Replaces all rules and chains, and adds the sets that are missing, in one transaction: at no
-/// moment a packet meets half a firewall. The elements of sets that were right stay.
+/// moment a packet meets half a firewall. The elements of sets that were right stay; those that
+/// went with a deleted set are their bottles' to add again, which pass nothing until then.
 ///
 /// # Errors
 /// [`Error::Foreign`] if a table of that name is not ours, else what the kernel said.
@@ -355,7 +357,7 @@ pub fn repair(spec: &Firewall, drift: &[Drift]) -> Result<(), Error> {
     transaction.commit_all()
 }
 
-/// Removes both tables, unless a bottle's element is left in any set.
+/// Removes both tables, unless a bottle's element is left in any set, or a bottle's bridge.
 ///
 /// # Errors
 /// What the kernel said.
@@ -370,7 +372,7 @@ pub fn remove(_spec: &Firewall) -> Result<Removal, Error> {
         there = true;
         transaction.delete_table(family);
     }
-    if !there || in_use()? {
+    if !there || in_use()? || bridge::any_left()? {
         return Ok(Removal::Absent);
     }
     match transaction.commit()? {

@@ -18,7 +18,7 @@ use netlink_packet_route::neighbour::{
     NeighbourAddress, NeighbourAttribute, NeighbourFlags, NeighbourMessage, NeighbourState,
 };
 use netlink_packet_route::route::{
-    RouteHeader, RouteMessage, RouteProtocol, RouteScope, RouteType,
+    RouteAttribute, RouteFlags, RouteHeader, RouteMessage, RouteProtocol, RouteScope, RouteType,
 };
 use netlink_packet_route::{AddressFamily, RouteNetlinkMessage};
 use rtnetlink::{
@@ -108,6 +108,13 @@ pub(crate) fn get_by_altname(name: &str) -> Request {
     request("look up the altname of", GET, RouteNetlinkMessage::GetLink(message))
 }
 
+/// All bridges; the kernel leaves out the other links.
+pub(crate) fn dump_bridges() -> Request {
+    let mut message = LinkMessage::default();
+    message.attributes.push(LinkAttribute::LinkInfo(vec![LinkInfo::Kind(InfoKind::Bridge)]));
+    request("list the bridges for", DUMP, RouteNetlinkMessage::GetLink(message))
+}
+
 /// Reads a link; as the last request of a creation it also activates the devices, without which
 /// the first packet may be lost for a second.
 pub(crate) fn get(index: u32) -> Request {
@@ -164,11 +171,11 @@ pub(crate) fn no_link_local(index: u32) -> Request {
     change("turn IPv6 link-local addresses off for", message)
 }
 
-/// `net.ipv4.conf.<link>.forwarding`, and `rp_filter` (loose is 2, strict 1) where given.
+/// `net.ipv4.conf.<link>.forwarding` (0 is off, all else on), and `rp_filter` (loose is 2, strict 1) where given.
 ///
 /// By netlink, for /proc/sys may be read-only. The crate's own form leaves out zeros, with which
 /// nothing could be turned off.
-pub(crate) fn set_forwarding(index: u32, on: bool, rp_filter: Option<u32>) -> Request {
+pub(crate) fn set_forwarding(index: u32, mode: u32, rp_filter: Option<u32>) -> Request {
     const IFLA_INET_CONF: u16 = 1;
     const NLA_F_NESTED: u16 = 0x8000;
     const IPV4_DEVCONF_FORWARDING: u16 = 1;
@@ -176,7 +183,7 @@ pub(crate) fn set_forwarding(index: u32, on: bool, rp_filter: Option<u32>) -> Re
     let entry = |kind: u16, value: u32| {
         [&8u16.to_ne_bytes()[..], &kind.to_ne_bytes(), &value.to_ne_bytes()].concat()
     };
-    let mut entries = entry(IPV4_DEVCONF_FORWARDING, u32::from(on));
+    let mut entries = entry(IPV4_DEVCONF_FORWARDING, mode);
     if let Some(mode) = rp_filter {
         entries.extend(entry(IPV4_DEVCONF_RP_FILTER, mode));
     }
@@ -262,14 +269,13 @@ pub(crate) fn dump_routes(index: Option<u32>) -> Request {
         ..RouteHeader::default()
     };
     if let Some(index) = index {
-        message.attributes.push(netlink_packet_route::route::RouteAttribute::Oif(index));
+        message.attributes.push(RouteAttribute::Oif(index));
     }
     request("list the routes of", DUMP, RouteNetlinkMessage::GetRoute(message))
 }
 
 /// The FIB entry that decides about an address (`ip route get fibmatch`).
 pub(crate) fn get_route(address: Ipv4Addr) -> Request {
-    use netlink_packet_route::route::RouteFlags;
     let mut message =
         RouteMessageBuilder::<Ipv4Addr>::new().destination_prefix(address, 32).build();
     // A strict kernel wants all else unset.
@@ -327,4 +333,47 @@ pub(crate) fn set_fdb_entry(port: u32, mac: MacAddr) -> Request {
 pub(crate) fn get_fdb_entry(port: u32, mac: MacAddr) -> Request {
     let message = RouteNetlinkMessage::GetNeighbour(fdb_entry(port, mac));
     request("read the FDB entry of", GET, message)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use netlink_packet_core::Emitable;
+
+    fn bytes(request: Request) -> Vec<u8> {
+        let RouteNetlinkMessage::NewLink(message) = request.message else {
+            panic!("no RTM_NEWLINK");
+        };
+        let mut bytes = vec![0; message.buffer_len()];
+        message.emit(&mut bytes);
+        bytes
+    }
+
+    fn contains(bytes: &[u8], part: &[u8]) -> bool {
+        bytes.windows(part.len()).any(|window| window == part)
+    }
+
+    #[test]
+    fn forwarding_is_sent_even_where_it_is_zero() {
+        let entry = |kind: u16, value: u32| {
+            [&8u16.to_ne_bytes()[..], &kind.to_ne_bytes(), &value.to_ne_bytes()].concat()
+        };
+        for mode in [0, 1, 2] {
+            let bytes = bytes(set_forwarding(7, mode, Some(1)));
+            assert!(contains(&bytes, &[entry(1, mode), entry(8, 1)].concat()), "{mode}");
+        }
+        assert!(!contains(&bytes(set_forwarding(7, 0, None)), &entry(8, 1)));
+    }
+
+    #[test]
+    fn a_strict_kernel_gets_route_queries_with_nothing_else_set() {
+        let RouteNetlinkMessage::GetRoute(message) = get_route(Ipv4Addr::new(10, 0, 0, 1)).message
+        else {
+            panic!("no RTM_GETROUTE");
+        };
+        assert_eq!(message.header.table, 0);
+        assert_eq!(message.header.protocol, RouteProtocol::Unspec);
+        assert_eq!(message.header.kind, RouteType::Unspec);
+        assert_eq!(message.attributes.len(), 1);
+    }
 }

@@ -227,14 +227,47 @@ pub fn remove(spec: &Netns) -> Result<Removal, Error> {
         Look::Absent | Look::Foreign(_) => return Ok(Removal::Absent),
         Look::HalfMade | Look::Namespace(_) => {}
     }
+    match unmount_and_unlink(&object, &spec.path) {
+        Err(e) if e.errno() == Some(libc::EBUSY) => unlink_elsewhere(&object, &spec.path)?,
+        result => result?,
+    }
+    Ok(Removal::Removed)
+}
+
+fn unmount_and_unlink(object: &str, path: &Path) -> Result<(), Error> {
     // Mounts may lie on top of each other, after a repair of a half-made one for instance.
-    while is_namespace(&object, &spec.path)? {
-        umount2(&spec.path, MntFlags::MNT_DETACH | MntFlags::UMOUNT_NOFOLLOW)
-            .map_err(|e| Error::system(&object, "unmount", e))?;
+    while is_namespace(object, path)? {
+        umount2(path, MntFlags::MNT_DETACH | MntFlags::UMOUNT_NOFOLLOW)
+            .map_err(|e| Error::system(object, "unmount", e))?;
     }
-    match fs::remove_file(&spec.path) {
-        Ok(()) => Ok(Removal::Removed),
-        Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(Removal::Removed),
-        Err(e) => Err(Error::file(&object, "unlink the file of", e)),
+    match fs::remove_file(path) {
+        Err(e) if e.kind() != io::ErrorKind::NotFound => {
+            Err(Error::file(object, "unlink the file of", e))
+        }
+        _ => Ok(()),
     }
+}
+
+/// Unlinks the file although a mount on it cannot be reached: where /run is private, `ip netns add`
+/// covers the directory with a copy of itself, and the first mount with it.
+///
+/// In a mount namespace of its own the cover can be taken away without anybody noticing, and
+/// unlink(2) then detaches the mount in all others.
+fn unlink_elsewhere(object: &str, path: &Path) -> Result<(), Error> {
+    let none: Option<&str> = None;
+    netlink::on_thread(object, || {
+        unshare(CloneFlags::CLONE_NEWNS)
+            .and_then(|()| mount(none, "/", none, MsFlags::MS_REC | MsFlags::MS_PRIVATE, none))
+            .map_err(|e| Error::system(object, "make a mount namespace to unmount", e))?;
+        loop {
+            let covered = match unmount_and_unlink(object, path) {
+                Err(e) if e.errno() == Some(libc::EBUSY) => e,
+                result => return result,
+            };
+            let cover = path.parent().map(|directory| umount2(directory, MntFlags::MNT_DETACH));
+            if !matches!(cover, Some(Ok(()))) {
+                return Err(covered);
+            }
+        }
+    })
 }

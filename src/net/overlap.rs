@@ -121,15 +121,13 @@ pub fn default_route() -> Result<Option<DefaultRoute>, Error> {
         let answers = route.send(OUTSIDE.map(link::get_route).into()).await?;
         // ENETUNREACH and the like: there is no way out.
         let matched = answers.into_iter().flatten().flat_map(|m| facts::routes(&m));
-        let Some(default) = matched.filter(RouteFact::is_default).find(|r| r.output.is_some())
-        else {
-            return Ok(None);
-        };
-        let answer = route.one(link::get(default.output.unwrap_or_default())).await?;
+        let found = matched.filter(RouteFact::is_default).find_map(|r| Some((r.output?, r.mtu)));
+        let Some((index, mtu)) = found else { return Ok(None) };
+        let answer = route.one(link::get(index)).await?;
         let Some(link) = facts::link(route, "read the device of", answer)? else {
             return Ok(None);
         };
-        let mtu = default.mtu.filter(|mtu| *mtu != 0).map_or(link.mtu, |mtu| mtu.min(link.mtu));
+        let mtu = mtu.filter(|mtu| *mtu != 0).map_or(link.mtu, |mtu| mtu.min(link.mtu));
         let device = IfName::new(link.name.clone())
             .map_err(|source| Error::DeviceName { name: link.name, source })?;
         Ok(Some(DefaultRoute { device, mtu }))

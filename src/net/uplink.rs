@@ -2,10 +2,14 @@
 //!
 //! Where it is on already, the host is a router by somebody's wish, and stays one. Where carboy
 //! turns it on, the device goes into the firewall's set of guarded devices first, which keeps the
-//! host from routing for others and remembers whose doing it was. The caller must hold the
+//! host from routing for others. It is turned on with the value 2, which the kernel takes as on:
+//! so whose doing it was is known even after somebody's `nft flush ruleset`, or after somebody
+//! wrote a 1 there because the host is to be a router after all. The caller must hold the
 //! host-wide lock that [`net`](crate::net) asks for.
 
 use crate::names::IfName;
+use crate::net::bridge;
+use crate::net::diff::Differences;
 use crate::net::elements;
 use crate::net::error::{Error, Refusal};
 use crate::net::facts::{self, Link};
@@ -17,6 +21,25 @@ use crate::net::spec::Uplink;
 use crate::presence::{Creation, Drift, Presence, Removal};
 
 const FEATURE: &str = "IPv4 forwarding by netlink";
+
+/// The value of `net.ipv4.conf.<device>.forwarding` that says that carboy turned it on.
+pub const FORWARDING_MARK: u32 = 2;
+
+/// How forwarding stands on the device.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Mode {
+    Off,
+    Ours,
+    Theirs,
+}
+
+fn mode(link: &Link) -> Mode {
+    match link.forwarding.map(u32::try_from) {
+        None | Some(Ok(0)) => Mode::Off,
+        Some(Ok(FORWARDING_MARK)) => Mode::Ours,
+        Some(_) => Mode::Theirs,
+    }
+}
 
 fn object(device: &IfName) -> String {
     format!("forwarding on {device}")
@@ -36,11 +59,11 @@ pub fn create(spec: &Uplink) -> Result<Creation, Error> {
         let Some(link) = find(route, &spec.device).await? else {
             return Err(Error::Missing { object: format!("device {}", spec.device) });
         };
-        if link.forwarding == Some(true) {
+        if mode(&link) != Mode::Off {
             return Ok(Creation::Exists);
         }
         guard(&spec.device)?;
-        route.all(vec![link::set_forwarding(link.index, true, None)]).await?;
+        route.all(vec![link::set_forwarding(link.index, FORWARDING_MARK, None)]).await?;
         Ok(Creation::Created)
     })
 }
@@ -56,26 +79,49 @@ fn guard(device: &IfName) -> Result<(), Error> {
     }
 }
 
-/// Present if forwarding is on, whoever turned it on.
+/// Present if forwarding is on, and guarded if and only if carboy turned it on.
 ///
 /// # Errors
 /// If the kernel cannot be asked.
 pub fn observe(spec: &Uplink) -> Result<Presence, Error> {
     netlink::run(&object(&spec.device), FEATURE, async |route| {
         let link = find(route, &spec.device).await?;
-        Ok(match link.and_then(|l| l.forwarding) {
-            Some(true) => Presence::Present,
-            _ => Presence::Absent,
-        })
+        let mode = link.as_ref().map_or(Mode::Off, mode);
+        if mode == Mode::Off {
+            return Ok(Presence::Absent);
+        }
+        let guarded = nft::has_element(&guarded_element(&spec.device))?;
+        Ok(differences(&spec.device, mode, guarded).into_presence())
     })
 }
 
-/// As `create`: forwarding is on or off, there is nothing between.
+fn differences(device: &IfName, mode: Mode, guarded: bool) -> Differences<()> {
+    let word = |is: bool| if is { "present" } else { "absent" };
+    let mut found = Differences::new();
+    let resource = format!("device {device} in set {GUARDED}");
+    found.expect((), resource, word(mode == Mode::Ours), Some(word(guarded)));
+    found
+}
+
+/// Guards the device, or guards it no longer. If forwarding is off by now, as [`create`].
 ///
 /// # Errors
 /// As for [`create`].
 pub fn repair(spec: &Uplink, _drift: &[Drift]) -> Result<(), Error> {
-    create(spec).map(|_| ())
+    if create(spec)? == Creation::Created {
+        return Ok(());
+    }
+    let mode = netlink::run(&object(&spec.device), FEATURE, async |route| {
+        Ok(find(route, &spec.device).await?.map_or(Mode::Off, |link| mode(&link)))
+    })?;
+    match mode {
+        Mode::Ours => guard(&spec.device),
+        Mode::Theirs => {
+            let object = object(&spec.device);
+            elements::remove(&object, &[guarded_element(&spec.device)]).map(|_| ())
+        }
+        Mode::Off => Ok(()),
+    }
 }
 
 /// Turns forwarding off again, once no bottle's bridge is left, on every device on which carboy
@@ -85,26 +131,59 @@ pub fn repair(spec: &Uplink, _drift: &[Drift]) -> Result<(), Error> {
 /// # Errors
 /// What the kernel said.
 pub fn remove(spec: &Uplink) -> Result<Removal, Error> {
-    if !nft::elements(Family::Inet, BRIDGES)?.is_empty() {
+    if !nft::elements(Family::Inet, BRIDGES)?.is_empty() || bridge::any_left()? {
         return Ok(Removal::Absent);
     }
     let guarded = nft::elements(Family::Inet, GUARDED)?;
-    if guarded.is_empty() {
-        return Ok(Removal::Absent);
+    let mut devices: Vec<_> = guarded.iter().filter_map(|e| ifname_of(&e.key)).collect();
+    if !devices.contains(&spec.device) {
+        devices.push(spec.device.clone());
     }
-    netlink::run(&object(&spec.device), FEATURE, async |route| {
-        for device in guarded.iter().filter_map(|element| ifname_of(&element.key)) {
-            let Some(link) = find(route, &device).await? else { continue };
-            if link.name == device.as_str() {
-                route.all(vec![link::set_forwarding(link.index, false, None)]).await?;
+    let turned_off = netlink::run(&object(&spec.device), FEATURE, async |route| {
+        let mut any = false;
+        for device in &devices {
+            let Some(link) = find(route, device).await? else { continue };
+            if mode(&link) == Mode::Ours {
+                route.all(vec![link::set_forwarding(link.index, 0, None)]).await?;
+                any = true;
             }
         }
-        Ok(())
+        Ok(any)
     })?;
-    let mut transaction = Transaction::new(object(&spec.device), "forget the guard of");
-    for element in &guarded {
-        transaction.delete_element(element);
+    let forgotten = elements::remove(&object(&spec.device), &guarded)?;
+    Ok(if turned_off { Removal::Removed } else { forgotten })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_value_says_who_turned_it_on() {
+        let cases = [
+            (None, Mode::Off),
+            (Some(0), Mode::Off),
+            (Some(1), Mode::Theirs),
+            (Some(2), Mode::Ours),
+            (Some(-1), Mode::Theirs),
+        ];
+        for (forwarding, expected) in cases {
+            let link = Link { forwarding, ..Link::default() };
+            assert_eq!(mode(&link), expected, "{forwarding:?}");
+        }
     }
-    transaction.commit_all()?;
-    Ok(Removal::Removed)
+
+    #[test]
+    fn only_what_carboy_turned_on_is_guarded() {
+        let device: IfName = "eth0".parse().unwrap();
+        for (mode, guarded, right) in [
+            (Mode::Ours, true, true),
+            (Mode::Ours, false, false),
+            (Mode::Theirs, false, true),
+            (Mode::Theirs, true, false),
+        ] {
+            let found = differences(&device, mode, guarded).into_presence();
+            assert_eq!(found == Presence::Present, right, "{mode:?} {guarded}");
+        }
+    }
 }

@@ -62,7 +62,7 @@ fn ifname(name: &str) -> Vec<u8> {
     bytes
 }
 
-/// The name in a key of [`Set`]s whose key is an interface name.
+/// The interface name that a key is, or begins with.
 pub fn ifname_of(key: &[u8]) -> Option<IfName> {
     let end = key.iter().position(|b| *b == 0).unwrap_or(key.len());
     IfName::new(std::str::from_utf8(&key[..end]).ok()?).ok()
