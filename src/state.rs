@@ -217,11 +217,21 @@ impl State {
         Ok(())
     }
 
-    /// Removes the directories that nothing uses any more.
-    pub fn tidy(&self) {
-        for dir in [self.networks_dir(), self.bundles_dir(), self.root.clone()] {
-            fsutil::remove_dir_if_empty(&dir);
+    /// Removes the directories that nothing uses any more, and with the last of them the host's
+    /// lock and the state directory itself. The caller does not hold the host's lock.
+    ///
+    /// # Errors
+    /// What the file system said.
+    pub fn tidy(&self) -> Result<(), StateError> {
+        let dirs = [self.networks_dir(), self.bundles_dir()];
+        dirs.iter().for_each(|dir| fsutil::remove_dir_if_empty(dir));
+        if dirs.iter().any(|dir| dir.exists()) {
+            return Ok(());
         }
+        // Whoever waits for the lock meanwhile makes it anew.
+        self.lock_host()?.remove()?;
+        fsutil::remove_dir_if_empty(&self.root);
+        Ok(())
     }
 
     /// The names of all networks that have a record, sorted.
@@ -359,7 +369,7 @@ mod tests {
         assert_eq!(state.network_names().unwrap(), vec![name.clone()]);
         state.forget_network(&name).unwrap();
         lock.remove().unwrap();
-        state.tidy();
+        state.tidy().unwrap();
         assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 0);
     }
 

@@ -63,7 +63,7 @@ impl Engine {
     fn release_network(&self, name: &NetworkName, lock: LockFile) -> Result<(), Error> {
         if !self.state.has_network(name) {
             lock.remove()?;
-            self.state.tidy();
+            self.state.tidy()?;
         }
         Ok(())
     }
@@ -72,7 +72,7 @@ impl Engine {
     fn release_bundle(&self, name: &ContainerName, lock: LockFile) -> Result<(), Error> {
         if !self.state.has_bundle(name) {
             lock.remove()?;
-            self.state.tidy();
+            self.state.tidy()?;
         }
         Ok(())
     }

@@ -14,6 +14,10 @@ use std::path::{Path, PathBuf};
 use rustix::fs::CWD;
 use rustix::mount::{OpenTreeFlags, open_tree};
 
+/// The handle's number is no smaller: the child is given descriptors of fixed small numbers
+/// before it runs this.
+const LOWEST_FD: i32 = 16;
+
 /// A read-only handle of an executable file.
 #[derive(Debug)]
 pub(crate) struct SealedBinary {
@@ -30,7 +34,8 @@ impl SealedBinary {
     pub(crate) fn open(path: Option<&Path>) -> io::Result<Self> {
         let path = path.unwrap_or(Path::new("/proc/self/exe"));
         let flags = OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC;
-        let fd = open_tree(CWD, path, flags)?;
+        // Above the numbers that are given away to the helper.
+        let fd = rustix::io::fcntl_dupfd_cloexec(open_tree(CWD, path, flags)?, LOWEST_FD)?;
         let attributes = libc::mount_attr {
             attr_set: libc::MOUNT_ATTR_RDONLY,
             attr_clr: 0,

@@ -11,10 +11,10 @@ use super::netns;
 
 /// What stays after the last bottle: both roots, the global lock and the images. Whoever moves one
 /// of them moves it here too.
-const KEPT: [&str; 3] = ["/run/netns", "/run/carboy/lock", "/var/lib/carboy/images"];
+const KEPT: [&str; 2] = ["/run/netns", "/var/lib/carboy/images"];
 
 /// Directories that stay, while what is in them does not.
-const KEPT_ROOTS: [&str; 2] = ["/run/carboy", "/var/lib/carboy"];
+const KEPT_ROOTS: [&str; 1] = ["/var/lib/carboy"];
 
 /// Every line says what kind of thing it is; a line may stand more than once.
 #[derive(Clone, Debug, PartialEq, Eq)]
