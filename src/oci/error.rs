@@ -114,7 +114,7 @@ pub enum StoreError {
     /// A document is not the JSON it should be.
     #[error("{file}: {what} {name} cannot be read")]
     Json {
-        /// The archive, directory or store.
+        /// The archive or directory.
         file: String,
         /// What the document is.
         what: &'static str,
@@ -227,6 +227,14 @@ pub enum StoreError {
         /// What this version writes.
         want: String,
     },
+    /// A file of the store cannot be read any more.
+    #[error("{} is damaged", path.display())]
+    Damaged {
+        /// The file.
+        path: PathBuf,
+        /// Where it fails.
+        source: serde_json::Error,
+    },
     /// A file of the store is missing: somebody else changed it.
     #[error("image {name} is incomplete in the store: {} is missing", path.display())]
     Incomplete {
@@ -323,7 +331,7 @@ impl Classify for StoreError {
                 ErrorKind::Unsupported
             }
             Self::InUse { .. } => ErrorKind::InUse,
-            Self::Incomplete { .. } => ErrorKind::Failed,
+            Self::Incomplete { .. } | Self::Damaged { .. } => ErrorKind::Failed,
             Self::Reference(_)
             | Self::NoImage { .. }
             | Self::Archive { .. }
@@ -367,6 +375,7 @@ impl Classify for StoreError {
             Self::InUse { .. } => Some("stop its containers first".to_owned()),
             Self::Schema { .. } => Some("choose another place with --root".to_owned()),
             Self::Incomplete { .. } => Some("load the image again".to_owned()),
+            Self::Damaged { .. } => Some("remove the file and load its images again".to_owned()),
             _ => None,
         }
     }

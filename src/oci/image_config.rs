@@ -32,7 +32,13 @@ pub(super) fn check(
     name: &str,
     host: &Platform,
 ) -> Result<Vec<Digest>, StoreError> {
-    let config = parse(bytes, file, name)?;
+    let config: ImageConfiguration =
+        serde_json::from_slice(bytes).map_err(|source| StoreError::Json {
+            file: file.to_owned(),
+            what: "configuration",
+            name: name.to_owned(),
+            source,
+        })?;
     let found =
         Platform { os: config.os().to_string(), architecture: config.architecture().to_string() };
     if found != *host {
@@ -50,23 +56,6 @@ pub(super) fn check(
     };
     sizes(&config).map_err(|reason| refuse(reason.to_owned()))?;
     diff_ids(&config).map_err(refuse)
-}
-
-/// Reads a configuration that was checked when it was loaded.
-///
-/// # Errors
-/// [`StoreError::Json`].
-pub(super) fn parse(
-    bytes: &[u8],
-    file: &str,
-    name: &str,
-) -> Result<ImageConfiguration, StoreError> {
-    serde_json::from_slice(bytes).map_err(|source| StoreError::Json {
-        file: file.to_owned(),
-        what: "configuration",
-        name: name.to_owned(),
-        source,
-    })
 }
 
 /// The layers' uncompressed digests, the lowest first.

@@ -146,7 +146,7 @@ impl Store {
     /// All images, sorted by name; takes no lock.
     ///
     /// # Errors
-    /// [`StoreError::Io`], or [`StoreError::Json`] if the store is damaged.
+    /// [`StoreError::Io`], or [`StoreError::Damaged`].
     pub fn list(&self) -> Result<Vec<ImageSummary>, StoreError> {
         let names = self.names()?;
         let mut images = Vec::new();
@@ -221,16 +221,13 @@ impl Store {
 
     /// An image's manifest; `None` if it is not there.
     fn read_manifest(&self, digest: &Digest) -> Result<Option<Manifest>, StoreError> {
-        files::read_json(&self.manifest(digest), "manifest")
+        files::read_json(&self.manifest(digest))
     }
 
     /// An image's configuration; `None` if the image is not there.
     fn config_of(&self, digest: &Digest) -> Result<Option<ImageConfiguration>, StoreError> {
         let Some(manifest) = self.read_manifest(digest)? else { return Ok(None) };
-        let path = self.config(&manifest.config.digest);
-        let Some(text) = files::read(&path)? else { return Ok(None) };
-        let file = self.root.display().to_string();
-        image_config::parse(&text, &file, manifest.config.digest.as_str()).map(Some)
+        files::read_json(&self.config(&manifest.config.digest))
     }
 
     /// The names of an image's layers, the lowest first.
@@ -250,6 +247,6 @@ impl Store {
 
     /// What is known of a layer; `None` if it is not there.
     fn layer_record(&self, chain_id: &Digest) -> Result<Option<LayerRecord>, StoreError> {
-        files::read_json(&self.layer(chain_id).join(LAYER_RECORD), "layer record")
+        files::read_json(&self.layer(chain_id).join(LAYER_RECORD))
     }
 }

@@ -9,6 +9,7 @@ use std::path::Path;
 
 use rustix::fs::{FlockOperation, IFlags, Mode, OFlags, XattrFlags};
 use rustix::io::Errno;
+use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 use super::{CONFIGS, LAYERS, LOCK, MANIFESTS, NAMES, REMOVAL, STAGING};
@@ -173,17 +174,17 @@ pub(super) fn read(path: &Path) -> Result<Option<Vec<u8>>, StoreError> {
 }
 
 /// A JSON file; `None` if it is not there.
-pub(super) fn read_json<T: DeserializeOwned>(
-    path: &Path,
-    what: &'static str,
-) -> Result<Option<T>, StoreError> {
+pub(super) fn read_json<T: DeserializeOwned>(path: &Path) -> Result<Option<T>, StoreError> {
     let Some(text) = read(path)? else { return Ok(None) };
-    serde_json::from_slice(&text).map(Some).map_err(|source| StoreError::Json {
-        file: path.parent().unwrap_or(path).display().to_string(),
-        what,
-        name: path.file_name().unwrap_or_default().to_string_lossy().into_owned(),
-        source,
-    })
+    serde_json::from_slice(&text)
+        .map(Some)
+        .map_err(|source| StoreError::Damaged { path: path.to_owned(), source })
+}
+
+/// A value as JSON.
+pub(super) fn to_json(value: &impl Serialize) -> Vec<u8> {
+    serde_json::to_vec(value)
+        .expect("the store's records are strings and numbers, with string keys")
 }
 
 /// Writes a file so that it is there whole or not at all, also after a power cut. The caller

@@ -136,14 +136,7 @@ impl Store {
             return Ok(Some((Digest::of(text), text.clone())));
         }
         let Some(sizes) = self.known_layers(image)? else { return Ok(None) };
-        let text = serde_json::to_vec(&Manifest::synthetic(&image.config_text, &sizes)).map_err(
-            |source| StoreError::Json {
-                file: self.root.display().to_string(),
-                what: "manifest",
-                name: "new".to_owned(),
-                source,
-            },
-        )?;
+        let text = files::to_json(&Manifest::synthetic(&image.config_text, &sizes));
         Ok(Some((Digest::of(&text), text)))
     }
 
@@ -270,14 +263,8 @@ impl Store {
         }
         notes.extend(unpacked.notes);
         let record = LayerRecord { diff_id: unpacked.diff_id, size: unpacked.tar_size };
-        let text = serde_json::to_vec(&record).map_err(|source| StoreError::Json {
-            file: self.root.display().to_string(),
-            what: "layer record",
-            name: layer.name.clone(),
-            source,
-        })?;
         let path = path.join(LAYER_RECORD);
-        std::fs::write(&path, text).map_err(StoreError::io("write", &path))
+        std::fs::write(&path, files::to_json(&record)).map_err(StoreError::io("write", &path))
     }
 }
 

@@ -33,7 +33,7 @@ impl Store {
         let mut all = Vec::new();
         for file in files::names(&directory)? {
             // One that is gone was removed meanwhile.
-            let names: Option<Vec<Name>> = files::read_json(&directory.join(file), "names")?;
+            let names: Option<Vec<Name>> = files::read_json(&directory.join(file))?;
             all.extend(names.unwrap_or_default());
         }
         all.sort_by(|a, b| a.reference.cmp(&b.reference));
@@ -67,19 +67,12 @@ impl Store {
 
     fn names_like(&self, reference: &Reference) -> Result<Vec<Name>, StoreError> {
         let path = self.root.join(NAMES).join(file_name(reference));
-        Ok(files::read_json(&path, "names")?.unwrap_or_default())
+        Ok(files::read_json(&path)?.unwrap_or_default())
     }
 
     fn write_names(&self, reference: &Reference, names: &[Name]) -> Result<(), StoreError> {
         let directory = self.root.join(NAMES);
-        let file = file_name(reference);
-        let text = serde_json::to_vec(names).map_err(|source| StoreError::Json {
-            file: directory.display().to_string(),
-            what: "names",
-            name: file.clone(),
-            source,
-        })?;
-        files::write(&self.staging(), &directory, &file, &text)
+        files::write(&self.staging(), &directory, &file_name(reference), &files::to_json(&names))
     }
 }
 

@@ -204,6 +204,21 @@ fn foreign_and_truncated_files_are_refused() {
 }
 
 #[test]
+fn documents_in_a_directory_do_not_lead_out() {
+    let place = Place::new();
+    let directory = place.0.path().join("unpacked");
+    fs::create_dir(&directory).unwrap();
+    fs::write(place.0.path().join("secret"), "{}").unwrap();
+    let secret = place.0.path().join("secret").display().to_string();
+    for name in ["../secret", secret.as_str()] {
+        let list = format!(r#"[{{"Config":"{name}","Layers":[]}}]"#);
+        fs::write(directory.join("manifest.json"), list).unwrap();
+        let error = place.store().load(&Source::open(&directory).unwrap(), None).expect_err(name);
+        assert!(matches!(error, StoreError::MissingBlob { .. }), "{error}");
+    }
+}
+
+#[test]
 fn a_layer_that_is_not_what_the_configuration_says_is_refused() {
     let place = Place::new();
     let layers = [layer("a")];
@@ -337,6 +352,24 @@ fn prune_takes_images_that_lost_their_name() {
     let removed = store.exclusive().unwrap().prune(&[]).unwrap();
     assert_eq!(removed[0].digest, old.manifest);
     assert_eq!(references(&store), [vec!["t".to_owned()]]);
+}
+
+#[test]
+fn a_hold_keeps_images_but_not_loads_waiting() {
+    let place = Place::new();
+    let store = place.store();
+    store.load(&place.file(&image(Some("a")).archive()), None).unwrap();
+    std::thread::scope(|scope| {
+        let hold = store.hold().unwrap();
+        store.load(&place.file(&image(Some("b")).archive()), None).unwrap();
+        let (done, is_done) = std::sync::mpsc::channel();
+        let store = &store;
+        scope.spawn(move || done.send(store.remove("a", &[]).unwrap().deleted));
+        let waiting = is_done.recv_timeout(std::time::Duration::from_millis(50));
+        assert!(waiting.is_err() && store.resolve("a").is_ok());
+        drop(hold);
+        assert_eq!(is_done.recv(), Ok(true));
+    });
 }
 
 #[test]

@@ -2,7 +2,7 @@
 //!
 //! Two threads: one reads, hashes and inflates the blob, the other hashes the tar and writes the
 //! files; a third would gain nothing. What an entry is and whether it is allowed is decided in
-//! [`entry`], without I/O; [`tree`] does the writing and lets the kernel resolve every path
+//! `entry`, without I/O; `tree` does the writing and lets the kernel resolve every path
 //! inside the layer's directory (`openat2` with `RESOLVE_IN_ROOT`), so a symbolic link of the
 //! layer, `..` or a hard link never leads out of it.
 //!

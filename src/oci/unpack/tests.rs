@@ -285,6 +285,39 @@ fn parents_nobody_describes_are_as_below() {
     assert_eq!(modes, [0o700, 0o1777, 0o755, 0o755]);
 }
 
+/// Words from which hostile paths are made.
+const WORDS: [&str; 10] = ["a", "b", "..", ".", "", ".wh.a", ".wh...", ".wh..wh..opq", "/", "proc"];
+
+proptest::proptest! {
+    #![proptest_config(proptest::prelude::ProptestConfig::with_cases(200))]
+
+    #[test]
+    fn no_sequence_of_entries_leads_out(
+        entries in proptest::collection::vec(
+            (0..7usize, proptest::collection::vec(0..WORDS.len(), 1..4),
+             proptest::collection::vec(0..WORDS.len(), 1..4)),
+            1..12,
+        ),
+    ) {
+        let path = |words: &[usize]| words.iter().map(|&i| WORDS[i]).collect::<Vec<_>>().join("/");
+        // `..` in most names would end most layers early.
+        let name = |words: &[usize]| path(words).replace("..", "c");
+        let layer = entries.iter().fold(tar(), |tar, (kind, at, to)| match kind {
+            0 => tar.file(&name(at), b"x"),
+            1 => tar.directory(&name(at), 0o755),
+            2 => tar.symlink(&name(at), &format!("{}/victim", path(to))),
+            3 => tar.symlink(&name(at), &path(to)),
+            4 => tar.hardlink(&name(at), &name(to)),
+            5 => tar.file(&format!("{}/.wh.{}", name(at), WORDS[to[0]]), b""),
+            _ => tar.file(&path(at), b"x"),
+        });
+        let mut place = Place::new();
+        place.base(&tar().directory("a", 0o700).symlink("b", "../..").end());
+        // `Place` looks at what is beside the layer, whether it was let in or not.
+        drop(place.unpack(&layer.end()));
+    }
+}
+
 #[test]
 fn limits_hold() {
     let zeros = gzip(&tar().file("a", &[0; 100_000]).end());
