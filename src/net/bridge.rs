@@ -9,6 +9,7 @@ use netlink_packet_route::RouteNetlinkMessage;
 use netlink_packet_route::link::InfoKind;
 
 use crate::names::BRIDGE_IFNAME_PREFIX;
+use crate::net::altname;
 use crate::net::diff::{Differences, on_off};
 use crate::net::error::{Error, Refusal};
 use crate::net::facts::{self, Link, RouteFact};
@@ -43,7 +44,7 @@ fn gateway(spec: &Bridge) -> Ipv4Net {
 pub fn create(spec: &Bridge) -> Result<Creation, Error> {
     netlink::run(&object(spec), FEATURE, async |route| {
         let index = match route.one(link::create_bridge(spec)).await? {
-            Ok(messages) => created_index(spec, messages)?,
+            Ok(messages) => facts::created(&object(spec), messages)?.index,
             Err(Refusal { errno: libc::EEXIST, .. }) => return Ok(Creation::Exists),
             Err(refusal) => return Err(route.refused("create", refusal)),
         };
@@ -57,20 +58,10 @@ pub fn create(spec: &Bridge) -> Result<Creation, Error> {
     })
 }
 
-fn created_index(spec: &Bridge, messages: Vec<RouteNetlinkMessage>) -> Result<u32, Error> {
-    messages
-        .into_iter()
-        .find_map(|m| match m {
-            RouteNetlinkMessage::NewLink(l) => Some(l.header.index),
-            _ => None,
-        })
-        .ok_or_else(|| Error::answer(&object(spec), "no interface index"))
-}
-
 /// All but the link itself.
 async fn configure(route: &mut Route, spec: &Bridge, index: u32) -> Result<(), Error> {
     sysctl::disable_ipv6(&object(spec), spec.name.as_str())?;
-    add_altname(route, spec, index).await?;
+    altname::add(route, index, spec.network.as_str()).await?;
     route
         .all(vec![
             link::no_link_local(index),
@@ -82,21 +73,6 @@ async fn configure(route: &mut Route, spec: &Bridge, index: u32) -> Result<(), E
         .await?;
     claim(route, spec, index).await?;
     route.all(vec![link::get(index)]).await
-}
-
-async fn add_altname(route: &mut Route, spec: &Bridge, index: u32) -> Result<(), Error> {
-    let request = link::add_altname(index, spec.network.as_str());
-    let operation = request.operation;
-    match route.one(request).await? {
-        Ok(_) => Ok(()),
-        Err(Refusal { errno: libc::EEXIST, .. }) => {
-            let holder = route.one(link::get_by_altname(spec.network.as_str())).await?;
-            let found = facts::link(route, "look up the altname of", holder)?
-                .map_or("another link".to_owned(), |l| l.describe());
-            Err(Error::Foreign { object: format!("the altname {}", spec.network), found })
-        }
-        Err(refusal) => Err(route.refused(operation, refusal)),
-    }
 }
 
 /// The route needs the bridge to be up.
@@ -257,7 +233,7 @@ pub fn repair(spec: &Bridge, drift: &[Drift]) -> Result<(), Error> {
             sysctl::disable_ipv6(&object(spec), spec.name.as_str())?;
         }
         if parts.contains(&Part::Altname) {
-            add_altname(route, spec, index).await?;
+            altname::add(route, index, spec.network.as_str()).await?;
         }
         let requests = parts.iter().filter_map(|part| repair_request(spec, index, *part));
         route.all(requests.collect()).await?;

@@ -9,6 +9,7 @@
 //! that create or remove [`firewall`], [`uplink`] and [`bridge_rules`], from the first shared
 //! resource of a bottle up to its bridge's entry, with a lock of the whole host.
 
+mod altname;
 pub mod bridge;
 pub mod bridge_rules;
 mod diff;

@@ -8,8 +8,7 @@
 use std::fs::File;
 use std::os::fd::AsRawFd;
 
-use netlink_packet_route::RouteNetlinkMessage;
-
+use crate::net::altname;
 use crate::net::error::{Error, Refusal};
 use crate::net::facts::{self, Link};
 use crate::net::link;
@@ -45,7 +44,7 @@ async fn make(
         .await?
         .ok_or_else(|| Error::Missing { object: format!("bridge {}", spec.bridge) })?;
     let link = match host.one(link::create_veth(spec, bridge, namespace.as_raw_fd())).await? {
-        Ok(messages) => created(spec, messages)?,
+        Ok(messages) => facts::created(&object(spec), messages)?,
         Err(Refusal { errno: libc::EEXIST, .. }) => {
             // The kernel does not say which end it means.
             return match find(host, spec.name.as_str()).await? {
@@ -72,16 +71,6 @@ async fn make(
     Ok(Creation::Created)
 }
 
-fn created(spec: &Veth, messages: Vec<RouteNetlinkMessage>) -> Result<Link, Error> {
-    messages
-        .into_iter()
-        .find_map(|m| match m {
-            RouteNetlinkMessage::NewLink(link) => Some(Link::from(link)),
-            _ => None,
-        })
-        .ok_or_else(|| Error::answer(&object(spec), "no link that was created"))
-}
-
 async fn configure(
     spec: &Veth,
     host: &mut Route,
@@ -92,8 +81,8 @@ async fn configure(
     let index = link.index;
     let peer = link.peer.ok_or_else(|| Error::answer(&object(spec), "no index of the peer"))?;
     sysctl::disable_ipv6(&object(spec), spec.name.as_str())?;
+    altname::add(host, index, spec.container.as_str()).await?;
     host.all(vec![
-        link::add_altname(index, spec.container.as_str()),
         link::no_link_local(index),
         link::set_port_flags(index),
         link::set_fdb_entry(index, spec.peer_mac),
@@ -163,6 +152,9 @@ pub fn repair(spec: &Veth, drift: &[Drift]) -> Result<(), Error> {
         if parts.contains(&Part::Ipv6) {
             sysctl::disable_ipv6(&object, spec.name.as_str())?;
         }
+        if parts.contains(&Part::Altname) {
+            altname::add(host, index, spec.container.as_str()).await?;
+        }
         let stale = seen.routes.iter().filter(|r| r.is_main() && r.destination.prefix_len() == 0);
         let (mut out, mut inner) = (Vec::new(), Vec::new());
         for part in &parts {
@@ -186,7 +178,6 @@ fn repair_requests(spec: &Veth, part: Part, index: u32, peer: u32, bridge: u32) 
         Part::Mac => vec![link::set_mac(index, spec.mac)],
         Part::Mtu => vec![link::set_mtu(index, spec.mtu)],
         Part::Group => vec![link::set_group(index, spec.group)],
-        Part::Altname => vec![link::add_altname(index, spec.container.as_str())],
         Part::Controller => vec![
             link::set_controller(index, bridge),
             link::set_port_flags(index),
@@ -208,7 +199,7 @@ fn repair_requests(spec: &Veth, part: Part, index: u32, peer: u32, bridge: u32) 
         Part::InnerNeighbour => {
             vec![link::set_neighbour(peer, spec.gateway, spec.bridge_mac)]
         }
-        Part::Pair | Part::Ipv6 | Part::InnerIpv6 => Vec::new(),
+        Part::Pair | Part::Ipv6 | Part::InnerIpv6 | Part::Altname => Vec::new(),
     }
 }
 
