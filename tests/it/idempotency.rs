@@ -154,7 +154,7 @@ fn up_with_the_same_spec_writes_nothing() {
     let state = "ip -j link; ip -j address; ip -j route; ip -j neigh show nud permanent; \
                  nft -a list ruleset; ip -j -n claude-bottle-sidecars-demo address";
     let before = comparable(&host.run(["sh", "-c", state]).ok().stdout());
-    let mut monitor = host.spawn(["timeout", "5", "ip", "monitor", "all"]);
+    let mut monitor = host.spawn(["ip", "monitor", "all"]);
     let again = up(&host, &arguments);
     assert_eq!(again["changed"], false);
     assert_eq!(again["pid"], bottle["pid"]);
