@@ -22,6 +22,10 @@ type Result<T> = std::result::Result<T, Box<dyn Error>>;
 /// The name of the image in its archive; `oci::embedded::REFERENCE` is the same.
 const REFERENCE: &str = "embedded:sidecars";
 
+/// The daemons that take connections, and their TCP ports: the image's exposed ports, and the label
+/// by which `up` knows what to wait for.
+const DAEMON_PORTS: [(&str, u16); 2] = [("health", 9000), ("echo", 9001)];
+
 /// What the binary and the image are made from. The tests of `sidecars` are not among them.
 const SOURCES: [&str; 6] = [
     "build.rs",
@@ -122,8 +126,10 @@ fn image(layer: &[u8]) -> Result<(Vec<u8>, String)> {
     let architecture = architecture()?;
     let version = env::var("CARGO_PKG_VERSION")?;
     let license = env::var("CARGO_PKG_LICENSE")?;
+    let exposed = DAEMON_PORTS.map(|(_, port)| format!(r#""{port}/tcp":{{}}"#)).join(",");
+    let daemons = DAEMON_PORTS.map(|(name, port)| format!("{name}={port}/tcp")).join(",");
     let config = format!(
-        r#"{{"created":"1970-01-01T00:00:00Z","architecture":"{architecture}","os":"linux","config":{{"User":"65534:65534","ExposedPorts":{{"9000/tcp":{{}},"9001/tcp":{{}}}},"Env":["PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"],"Entrypoint":["/sidecars"],"WorkingDir":"/","Labels":{{"org.opencontainers.image.description":"The daemons of a bottle, under one supervisor","org.opencontainers.image.licenses":"{license}","org.opencontainers.image.title":"sidecars","org.opencontainers.image.version":"{version}"}},"StopSignal":"SIGTERM"}},"rootfs":{{"type":"layers","diff_ids":["sha256:{layer_hex}"]}},"history":[{{"created":"1970-01-01T00:00:00Z","created_by":"carboy build.rs"}}]}}"#
+        r#"{{"created":"1970-01-01T00:00:00Z","architecture":"{architecture}","os":"linux","config":{{"User":"65534:65534","ExposedPorts":{{{exposed}}},"Env":["PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"],"Entrypoint":["/sidecars"],"WorkingDir":"/","Labels":{{"dev.carboy.daemons":"{daemons}","org.opencontainers.image.description":"The daemons of a bottle, under one supervisor","org.opencontainers.image.licenses":"{license}","org.opencontainers.image.title":"sidecars","org.opencontainers.image.version":"{version}"}},"StopSignal":"SIGTERM"}},"rootfs":{{"type":"layers","diff_ids":["sha256:{layer_hex}"]}},"history":[{{"created":"1970-01-01T00:00:00Z","created_by":"carboy build.rs"}}]}}"#
     );
     let config_hex = sha256(config.as_bytes());
     let manifest = format!(

@@ -22,6 +22,12 @@ use crate::spec::{DAEMONS_VARIABLE, LaunchOptions};
 /// The variable that tells a bundle which bottle it serves.
 const SLUG_VARIABLE: &str = "CARBOY_SLUG";
 
+/// The image label that names the daemons and their TCP ports: `name=port/tcp`, separated by commas.
+const DAEMONS_LABEL: &str = "dev.carboy.daemons";
+
+/// Where `--init` puts the init inside: `/sidecars` of the embedded image.
+const INIT_PATH: &str = "/.carboy-init";
+
 /// A wish that makes no container.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
@@ -86,6 +92,8 @@ pub(crate) struct LaunchImage<'a> {
     pub(crate) image: ImageRef,
     pub(crate) config: &'a ImageConfiguration,
     pub(crate) layers: Vec<PathBuf>,
+    /// The init's program on the host, if one is wanted.
+    pub(crate) init: Option<PathBuf>,
 }
 
 /// Where a container stands in its network.
@@ -117,7 +125,13 @@ pub(crate) fn container(
         user: options.user.clone(),
     };
     let of_image = image.config.config().as_ref();
-    let process = process::merge(of_image, &overrides)?;
+    let mut process = process::merge(of_image, &overrides)?;
+    let mut volumes = volumes(&options.volumes)?;
+    if let Some(source) = image.init.clone() {
+        volumes.push(Volume { source, destination: INIT_PATH.into(), read_only: true });
+        let init = [INIT_PATH, "init", "--"].map(str::to_owned);
+        process.args.splice(0..0, init);
+    }
     let stop_signal = match of_image.and_then(|c| c.stop_signal().as_deref()) {
         Some(text) => signal::parse(text)?,
         None => libc::SIGTERM,
@@ -132,8 +146,9 @@ pub(crate) fn container(
         layers: image.layers,
         ip: place.ip,
         internal: place.internal,
+        ready_ports: ready_ports(of_image, options, &process.env),
         process,
-        volumes: volumes(&options.volumes)?,
+        volumes,
         limits: parse_limits(options)?,
         read_only: options.read_only,
         init: options.init,
@@ -142,6 +157,26 @@ pub(crate) fn container(
     };
     let notes = unset.iter().map(|n| format!("-e {n}: it is not set here, so it is left out"));
     Ok((container, notes.collect()))
+}
+
+/// The ports of the image's daemons that are selected; none if something else is run.
+fn ready_ports(
+    image: Option<&oci_spec::image::Config>,
+    options: &LaunchOptions,
+    env: &[String],
+) -> Vec<u16> {
+    if options.entrypoint.is_some() || !options.command.is_empty() {
+        return Vec::new();
+    }
+    let label = image.and_then(|c| c.labels().as_ref()?.get(DAEMONS_LABEL));
+    let selection = env.iter().find_map(|e| e.strip_prefix(DAEMONS_VARIABLE)?.strip_prefix('='));
+    let selected = |name: &str| selection.is_none_or(|s| s.split(',').any(|n| n.trim() == name));
+    let declared = label.map(String::as_str).unwrap_or_default().split(',');
+    declared
+        .filter_map(|entry| entry.trim().split_once('='))
+        .filter(|(name, _)| selected(name))
+        .filter_map(|(_, port)| port.strip_suffix("/tcp")?.parse().ok())
+        .collect()
 }
 
 fn parse_limits(options: &LaunchOptions) -> Result<Limits, LaunchError> {

@@ -37,7 +37,7 @@ pub enum ApplyError<E: Classify> {
         resource: String,
         /// What the host said.
         #[source]
-        source: E,
+        source: Box<E>,
     },
     /// Something that is not ours is in the resource's place.
     #[error("{resource}: its place is taken by {found}, which is not carboy's")]
@@ -124,7 +124,7 @@ impl Transaction {
     ) -> Result<(), ApplyError<H::Error>> {
         let failed = |action| {
             let resource = resource.to_string();
-            move |source| ApplyError::Host { action, resource, source }
+            move |source| ApplyError::Host { action, resource, source: Box::new(source) }
         };
         let mut look_first = expect == Expect::Existing;
         // A few rounds: between a look and a creation the resource may come or go.
@@ -202,7 +202,7 @@ pub fn verify<H: Host>(
         let presence = host.observe(resource).map_err(|source| ApplyError::Host {
             action: "observe",
             resource: resource.to_string(),
-            source,
+            source: Box::new(source),
         })?;
         match presence {
             Presence::Present => {}

@@ -7,6 +7,7 @@ use serde::Serialize;
 use super::bundle::Wish;
 use super::network::{Ensured, NetworkRequest};
 use super::{Engine, Error, StopReport, rolled_back};
+use crate::STOP_GRACE;
 use crate::host::KernelHost;
 use crate::launch;
 use crate::names::{ContainerName, Slug};
@@ -15,7 +16,7 @@ use crate::oci::status::ContainerState;
 use crate::plan::BottleView;
 use crate::reconcile::RemoveError;
 use crate::spec::{BottleSpec, NetworkSpec};
-use crate::state::{BundleRecord, Phase};
+use crate::state::{BundleRecord, Phase, StateError};
 
 /// What a bottle will be, before anything starts.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
@@ -122,6 +123,7 @@ impl Engine {
         inherited: &impl Fn(&str) -> Option<String>,
     ) -> Result<UpReport, Error> {
         let mut host = self.host();
+        self.clear_unreadable(&mut host, &spec.slug)?;
         let old = self.state.bundle(name)?;
         if !is_running(old.as_ref())? {
             // It waits for the kernel while this process works on the network.
@@ -136,24 +138,42 @@ impl Engine {
             let phase = same.map(|o| o.phase);
             let replaced = old.is_some() && phase.is_none();
             if replaced {
-                self.clear_bundle(&mut host, name, None, Duration::from_secs(10))?;
+                self.clear_bundle(&mut host, name, None, STOP_GRACE)?;
             }
+            let ports = container.ready_ports.clone();
             let placed = self.place(&mut host, &record.spec, container, phase, notes)?;
-            Ok((report, replaced, placed))
+            Ok((report, replaced, placed, ports))
         });
         match placed {
-            Ok((plan, replaced, placed)) => Ok(UpReport {
-                plan,
-                changed: changed || replaced || placed.changed,
-                pid: placed.pid,
-                notes: placed.notes,
-            }),
+            Ok((plan, replaced, placed, ports)) => {
+                let changed = changed || replaced || placed.changed;
+                if changed {
+                    self.await_ready(&plan.view, &ports)?;
+                }
+                Ok(UpReport { plan, changed, pid: placed.pid, notes: placed.notes })
+            }
             Err(error) if fresh => {
                 let left = self.take_network_back(&mut host, request);
                 Err(rolled_back("`up`", error, left))
             }
             Err(error) => Err(error),
         }
+    }
+
+    /// Removes what records speak of that cannot be read: nobody knows any more whether it is as
+    /// it was wanted.
+    fn clear_unreadable(&self, host: &mut KernelHost<'_>, slug: &Slug) -> Result<(), Error> {
+        let name = self.config.prefix.container(slug);
+        let network = self.config.prefix.network(slug);
+        let bundle = matches!(self.state.bundle(&name), Err(StateError::Unreadable { .. }));
+        let lost = matches!(self.state.network(&network), Err(StateError::Unreadable { .. }));
+        if bundle || lost {
+            self.clear_bundle(host, &name, Some(slug), STOP_GRACE)?;
+        }
+        if lost {
+            self.clear_network(host, &network)?;
+        }
+        Ok(())
     }
 
     /// Removes the network this very call made.

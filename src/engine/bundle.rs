@@ -11,9 +11,9 @@ use crate::launch::{self, LaunchImage, Place};
 use crate::names::{ContainerName, Slug};
 use crate::net::port_rules;
 use crate::oci::helper::{ExecRequest, ExecStreams};
-use crate::oci::spec::{Container, ImageRef, Process};
+use crate::oci::spec::{Container, ImageRef, Limits, Process};
 use crate::oci::status::{ContainerState, Started};
-use crate::oci::{RuntimeError, digest::Digest, etc_files, helper};
+use crate::oci::{RuntimeError, cgroup, digest::Digest, etc_files, helper};
 use crate::plan;
 use crate::reconcile::{self, Expect, Transaction};
 use crate::resource::Resource;
@@ -143,10 +143,14 @@ impl Engine {
     ) -> Result<(Container, Vec<String>), Error> {
         let image = self.find_image(wish.image)?;
         let place = Place { ip: wish.ip, internal: network.internal };
-        let reference = ImageRef { reference: image.reference, digest: image.digest };
-        let image = LaunchImage { image: reference, config: &image.config, layers: image.layers };
         let options = wish.options;
-        Ok(launch::container(&self.config, wish.slug, place, image, options, inherited)?)
+        let init = if options.init { Some(self.init_program()?) } else { None };
+        let reference = ImageRef { reference: image.reference, digest: image.digest };
+        let (config, layers) = (&image.config, image.layers);
+        let image = LaunchImage { image: reference, config, layers, init };
+        let made = launch::container(&self.config, wish.slug, place, image, options, inherited)?;
+        check_controllers(&made.0.limits)?;
+        Ok(made)
     }
 
     /// Brings the bundle to its planned state. The caller holds the locks. `old` is the record of
@@ -281,9 +285,10 @@ impl Engine {
                 user: String::new(),
             },
             volumes: Vec::new(),
-            limits: crate::oci::spec::Limits::default(),
+            limits: Limits::default(),
             read_only: false,
             init: false,
+            ready_ports: Vec::new(),
             stop_signal: libc::SIGTERM,
             labels: std::collections::BTreeMap::new(),
             storage: self.config.storage(name),
@@ -320,6 +325,29 @@ impl Engine {
         Self::require_bundle_privileges()?;
         let (container, started) = self.running(slug)?;
         Ok(helper::exec(&self.config.helper, &container, &started, request, streams)?)
+    }
+}
+
+/// Refuses bounds that this host's control groups cannot enforce.
+fn check_controllers(limits: &Limits) -> Result<(), Error> {
+    let there = cgroup::controllers()?;
+    let Some(there) = there else {
+        return Err(Error::Unsupported {
+            what: "no control groups mounted".to_owned(),
+            hint: "mount cgroup2 on /sys/fs/cgroup",
+        });
+    };
+    let wanted = [
+        ("memory", limits.memory.is_some()),
+        ("pids", limits.pids.is_some()),
+        ("cpu", limits.cpu_milli.is_some()),
+    ];
+    match wanted.iter().find(|(controller, wanted)| *wanted && !there.contains(*controller)) {
+        None => Ok(()),
+        Some((controller, _)) => Err(Error::Unsupported {
+            what: format!("no {controller} controller in its control groups"),
+            hint: "enable it in the kernel's command line, or leave the limit out",
+        }),
     }
 }
 

@@ -123,6 +123,29 @@ pub enum Error {
         /// The bundles.
         users: Vec<String>,
     },
+    /// The bundle ended while `up` waited for its daemons.
+    #[error("the bundle of {slug} ended{} before its daemons were ready; it said: {log}", code(*exit_code))]
+    EndedEarly {
+        /// The bottle.
+        slug: String,
+        /// Its exit code, if it is known.
+        exit_code: Option<i32>,
+        /// The log's last lines.
+        log: String,
+    },
+    /// A daemon did not take connections in time.
+    #[error("the bundle of {slug} does not answer on port {port}; it said: {log}")]
+    NotReady {
+        /// The bottle.
+        slug: String,
+        /// The port.
+        port: u16,
+        /// The log's last lines.
+        log: String,
+        /// What the last attempt found.
+        #[source]
+        source: std::io::Error,
+    },
     /// The process lacks a capability.
     #[error("carboy needs {}, which this process does not have", missing.join(", "))]
     MissingCapability {
@@ -133,10 +156,14 @@ pub enum Error {
     #[error("this host has {what}")]
     Unsupported {
         /// What it lacks: `no control groups mounted`.
-        what: &'static str,
+        what: String,
         /// What to do.
         hint: &'static str,
     },
+}
+
+fn code(exit_code: Option<i32>) -> String {
+    exit_code.map_or_else(String::new, |code| format!(" with exit code {code}"))
 }
 
 fn list(left: &[RemoveError<HostError>]) -> String {
@@ -157,7 +184,8 @@ impl Classify for Error {
             Self::Path(e) => e.kind(),
             Self::Apply(e) => e.kind(),
             Self::RollBack { source, .. } => source.kind(),
-            Self::Left { .. } => ErrorKind::Failed,
+            Self::Left { .. } | Self::EndedEarly { .. } => ErrorKind::Failed,
+            Self::NotReady { .. } => ErrorKind::Timeout,
             Self::Conflict { .. } | Self::NameTaken { .. } | Self::AddressInUse { .. } => {
                 ErrorKind::Conflict
             }
@@ -199,6 +227,9 @@ impl Classify for Error {
             Self::NoBottle { .. } => Some("`carboy ps` lists them".to_owned()),
             Self::NetworkInUse { .. } => {
                 Some("stop them first, or use `carboy network rm --force`".to_owned())
+            }
+            Self::EndedEarly { .. } | Self::NotReady { .. } => {
+                Some("`carboy logs SLUG` has all of it; `carboy down SLUG` removes it".to_owned())
             }
             Self::MissingCapability { .. } => Some("run carboy as root".to_owned()),
             Self::Unsupported { hint, .. } => Some((*hint).to_owned()),

@@ -1,6 +1,6 @@
 //! Images: find, load, list, remove.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use super::{Engine, Error};
 use crate::oci::digest::Digest;
@@ -33,6 +33,17 @@ impl Engine {
         }
         store.load(&Source::from_bytes(embedded::ARCHIVE), Some(embedded::REFERENCE))?;
         Ok(store.resolve(name)?)
+    }
+
+    /// The program that `--init` puts into a container: the embedded image's own.
+    pub(super) fn init_program(&self) -> Result<PathBuf, Error> {
+        let image = self.find_image(embedded::REFERENCE)?;
+        Ok(image
+            .layers
+            .iter()
+            .map(|l| l.join("sidecars"))
+            .rfind(|p| p.exists())
+            .unwrap_or_default())
     }
 
     /// Loads the images of a docker-archive, an OCI archive or an OCI layout directory, under the

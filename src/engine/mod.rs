@@ -8,6 +8,7 @@ mod bundle;
 mod error;
 mod images;
 mod network;
+mod ready;
 mod view;
 
 use crate::config::Config;

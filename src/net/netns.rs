@@ -28,6 +28,9 @@ const FEATURE: &str = "network namespaces (CONFIG_NET_NS)";
 /// `lo` is 1 in every network namespace.
 const LOOPBACK: u32 = 1;
 
+/// What marks a namespace as ours: the alias of its `lo`, set before the namespace is mounted.
+const ALIAS: &str = "carboy";
+
 /// Where IPv6 is turned off: for all, for what comes later, and for the one that is there.
 const IPV6_SWITCHES: [&str; 3] = ["all", "default", "lo"];
 
@@ -82,7 +85,7 @@ fn make(spec: &Netns) -> Result<(), Error> {
             sysctl::disable_ipv6(&object, switch)?;
         }
         netlink::block_on(&object, FEATURE, async |route| {
-            route.all(vec![link::set_up(LOOPBACK)]).await
+            route.all(vec![link::set_up(LOOPBACK), link::set_alias(LOOPBACK, ALIAS)]).await
         })?;
         let source = Path::new("/proc/thread-self/ns/net");
         let none: Option<&str> = None;
@@ -125,9 +128,13 @@ fn look(spec: &Netns) -> Result<Look, Error> {
     if inode(&file)? == inode(&host)? {
         return Ok(Look::Foreign(format!("{path}, the host's own network namespace")));
     }
-    let entered = netlink::on_thread(&object, || netlink::enter(&object, &file));
-    match entered {
-        Ok(()) => Ok(Look::Namespace(file)),
+    let alias = netlink::run_in(&object, FEATURE, &file, async |route| {
+        let answer = route.one(link::get(LOOPBACK)).await?;
+        Ok(facts::link(route, "read", answer)?.and_then(|lo| lo.alias))
+    });
+    match alias {
+        Ok(Some(alias)) if alias == ALIAS => Ok(Look::Namespace(file)),
+        Ok(_) => Ok(Look::Foreign(format!("{path}, a namespace that somebody else made"))),
         Err(e) if e.errno() == Some(libc::EINVAL) => {
             Ok(Look::Foreign(format!("{path}, a namespace of another kind")))
         }

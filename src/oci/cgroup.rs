@@ -3,6 +3,7 @@
 //! The runtime makes it and sets its limits; this module ends what is in it and removes it, which
 //! has to work after a crash at any point, when nothing but the group's name is known.
 
+use std::collections::BTreeSet;
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
@@ -83,6 +84,32 @@ fn parse_mountinfo(text: &str) -> Vec<Hierarchy> {
         found.push(Hierarchy { mount: PathBuf::from(mount), options, unified });
     }
     found
+}
+
+/// The controllers that limits can be set with; `None` if no hierarchy is mounted at all.
+///
+/// Where version 1 has hierarchies the runtime uses those (hybrid mode), and version 2 alone
+/// otherwise.
+///
+/// # Errors
+/// If the mount table cannot be read.
+pub(crate) fn controllers() -> Result<Option<BTreeSet<String>>, PathError> {
+    let all = hierarchies()?;
+    if all.is_empty() {
+        return Ok(None);
+    }
+    let v1 = all.iter().filter(|h| !h.unified).flat_map(|h| h.options.iter().cloned());
+    let v1: BTreeSet<String> = v1.collect();
+    if !v1.is_empty() {
+        return Ok(Some(v1));
+    }
+    let mut found = BTreeSet::new();
+    for hierarchy in all {
+        let path = hierarchy.mount.join("cgroup.controllers");
+        let text = fs::read_to_string(&path).at("read", &path)?;
+        found.extend(text.split_ascii_whitespace().map(str::to_owned));
+    }
+    Ok(Some(found))
 }
 
 /// The group's directories that exist now.

@@ -92,12 +92,24 @@ pub(crate) fn observe(container: &Container) -> Result<Presence, RuntimeError> {
         )])
     };
     Ok(match ContainerState::read(&container.state)? {
-        ContainerState::Running(_) => Presence::Present,
+        ContainerState::Running(started) => match same_network(container, &started) {
+            true => Presence::Present,
+            false => drift("running in another network namespace".to_owned()),
+        },
         ContainerState::Exited(_, Some(ended)) => drift(format!("exited ({})", ended.exit_code)),
         ContainerState::Exited(_, None) => drift("exited (its exit code is lost)".to_owned()),
         ContainerState::NotStarted if exists(container)? => drift("half made".to_owned()),
         ContainerState::NotStarted => Presence::Absent,
     })
+}
+
+/// Whether the container is in the namespace that has its name: that may have been made anew.
+/// Not so if it cannot be told.
+fn same_network(container: &Container, started: &Started) -> bool {
+    use std::os::unix::fs::MetadataExt;
+    let id = |path: &Path| fs::metadata(path).map(|m| (m.dev(), m.ino())).ok();
+    let of_process = id(&Path::new("/proc").join(started.init.pid.to_string()).join("ns/net"));
+    of_process.is_some() && of_process == id(&container.netns)
 }
 
 /// Whether anything of the container is there.
@@ -186,7 +198,7 @@ fn stop(container: &Container, started: &Started, grace: Duration) -> Result<(),
     let wait = |process: &ProcessHandle, patience| {
         process.wait(Some(patience)).map_err(process_error("wait for", container, pid))
     };
-    if !grace.is_zero() && catches(pid, container.stop_signal) {
+    if !grace.is_zero() && notices(pid, container.stop_signal) {
         process.signal(container.stop_signal).map_err(process_error("signal", container, pid))?;
         if wait(&process, grace)? {
             return Ok(());
@@ -199,16 +211,17 @@ fn stop(container: &Container, started: &Started, grace: Duration) -> Result<(),
     Err(RuntimeError::Survivor { container: container.name.to_string(), pid })
 }
 
-/// Whether the process does something on the signal. The kernel drops a signal for the first
-/// process of a PID namespace that has no handler for it (`pid_namespaces(7)`): waiting for such a
-/// process to end of itself would be in vain.
-fn catches(pid: i32, signal: i32) -> bool {
+/// Whether the process can notice the signal: it has a handler for it, or has blocked it to take it
+/// with `sigwait(3)` or a signalfd. For the first process of a PID namespace the kernel drops any
+/// other signal (`pid_namespaces(7)`), and waiting for it to end of itself would be in vain.
+fn notices(pid: i32, signal: i32) -> bool {
     let Ok(status) = fs::read_to_string(format!("/proc/{pid}/status")) else { return true };
-    let caught = status.lines().find_map(|line| line.strip_prefix("SigCgt:"));
-    let Some(mask) = caught.and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok()) else {
-        return true;
+    let in_mask = |name: &str| {
+        let mask = status.lines().find_map(|line| line.strip_prefix(name));
+        let mask = mask.and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok());
+        mask.is_none_or(|mask| mask & (1 << (signal - 1)) != 0)
     };
-    mask & (1 << (signal - 1)) != 0
+    in_mask("SigCgt:") || in_mask("SigBlk:")
 }
 
 fn is_locked(path: &Path) -> Result<bool, RuntimeError> {

@@ -110,11 +110,11 @@ pub(crate) fn exec(
             .map_err(|e| explain("exec in", name, &program, &e))
     });
     fsutil::remove_file(&file)?;
-    let pid = built?;
+    // First what the executor said: it knows better than libcontainer why there is no process.
     if let Some(reason) = barrier.wait().at("read the start pipe of", &file)? {
         return Err(not_runnable(name, &program, reason));
     }
-    Ok(pid.as_raw())
+    built.map(|pid| pid.as_raw())
 }
 
 /// Finds our own words in libcontainer's error.

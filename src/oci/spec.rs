@@ -37,6 +37,8 @@ pub struct Container {
     pub read_only: bool,
     /// A small init is PID 1 and the process its child.
     pub init: bool,
+    /// TCP ports that take connections once it is ready, as the image declares.
+    pub ready_ports: Vec<u16>,
     /// The signal that asks it to stop, from the image; SIGTERM unless it says otherwise.
     pub stop_signal: i32,
     /// Free text for the user.

@@ -4,7 +4,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 /// What both `net` and `oci` may know of the crate, besides their own.
-const SHARED: [&str; 3] = ["names", "error", "presence"];
+const SHARED: [&str; 4] = ["names", "error", "presence", "fsutil"];
 
 /// Modules that compute and nothing else: file stems, or directories, below `src`.
 /// Files beside them whose names begin so (`ruleset_sets.rs`) are of them.

@@ -174,8 +174,21 @@ fn prepare(request: &StartRequest) -> Result<(Spec, Vec<String>), RuntimeError> 
     if let Ok(possible) = std::fs::read_to_string("/sys/devices/system/cpu/possible") {
         runtime_spec::mask_thermal_throttle(&mut spec, &possible);
     }
+    drop_default_pids_limit(&container, &mut spec)?;
     let env = environment(&container, &[], &user.home);
     Ok((spec, env))
+}
+
+/// Where the host has no controller for it the limit that nobody asked for is left out.
+fn drop_default_pids_limit(container: &Container, spec: &mut Spec) -> Result<(), RuntimeError> {
+    let there = cgroup::controllers()?.is_some_and(|all| all.contains("pids"));
+    if !there && container.limits.pids.is_none() {
+        let linux = spec.linux_mut().as_mut();
+        if let Some(resources) = linux.and_then(|l| l.resources_mut().as_mut()) {
+            resources.set_pids(None);
+        }
+    }
+    Ok(())
 }
 
 /// The user that `text` means in the container's own files.

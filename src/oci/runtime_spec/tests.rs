@@ -29,6 +29,7 @@ fn container() -> Container {
         limits: Limits::default(),
         read_only: false,
         init: false,
+        ready_ports: Vec::new(),
         stop_signal: libc::SIGTERM,
         labels: BTreeMap::from([("secret".into(), "label".into())]),
         storage: "/var/lib/carboy/c".into(),
