@@ -5,6 +5,7 @@
 //! the call returns will not come.
 
 use std::io;
+use std::thread;
 
 use netlink_packet_core::{
     DefaultNla, NLM_F_ACK, NLM_F_APPEND, NLM_F_CREATE, NLM_F_DUMP, NLM_F_EXCL, NLM_F_REQUEST,
@@ -299,7 +300,9 @@ fn exchange(
         let errno = source.raw_os_error().unwrap_or(libc::EIO);
         refused(object, operation, Refusal { errno, said: String::new() })
     };
-    let socket = open().map_err(failed)?;
+    let closing_waits = messages.iter().any(is_deletion);
+    let connection = Connection::open(closing_waits).map_err(failed)?;
+    let socket = connection.get();
     socket.send(&serialize(messages), 0).map_err(failed)?;
     let mut replies = Vec::new();
     loop {
@@ -322,14 +325,53 @@ fn exchange(
     }
 }
 
-fn open() -> io::Result<Socket> {
-    let mut socket = Socket::new(NETLINK_NETFILTER)?;
-    socket.bind_auto()?;
-    socket.connect(&SocketAddr::new(0, 0))?;
-    socket.set_ext_ack(true)?;
-    socket.set_cap_ack(true)?;
-    socket.set_non_blocking(true)?;
-    Ok(socket)
+fn is_deletion(message: &Message) -> bool {
+    let NetlinkPayload::InnerMessage(m) = &message.payload else { return false };
+    matches!(
+        m.inner,
+        NetfilterMessageInner::NfTables(
+            NfTablesMessage::DeleteTable(_)
+                | NfTablesMessage::DeleteSet(_)
+                | NfTablesMessage::DeleteChain(_)
+                | NfTablesMessage::DeleteRule(_)
+                | NfTablesMessage::DeleteSetElement(_)
+        )
+    )
+}
+
+/// A socket that nobody waits for when it is closed.
+///
+/// After something was deleted, closing the socket waits for the kernel to free it, which takes
+/// an RCU grace period: 7 to 25 ms. The change itself is done when it is acknowledged, so the
+/// closing is left to a thread of its own.
+struct Connection {
+    socket: Option<Socket>,
+    closing_waits: bool,
+}
+
+impl Connection {
+    fn open(closing_waits: bool) -> io::Result<Self> {
+        let mut socket = Socket::new(NETLINK_NETFILTER)?;
+        socket.bind_auto()?;
+        socket.connect(&SocketAddr::new(0, 0))?;
+        socket.set_ext_ack(true)?;
+        socket.set_cap_ack(true)?;
+        socket.set_non_blocking(true)?;
+        Ok(Self { socket: Some(socket), closing_waits })
+    }
+
+    fn get(&self) -> &Socket {
+        self.socket.as_ref().expect("the socket is there until the drop")
+    }
+}
+
+impl Drop for Connection {
+    fn drop(&mut self) {
+        let Some(socket) = self.socket.take().filter(|_| self.closing_waits) else { return };
+        // Without a thread to be had the closure, and with it the socket, is dropped right here.
+        let _ =
+            thread::Builder::new().name("carboy-nft-close".to_owned()).spawn(move || drop(socket));
+    }
 }
 
 fn serialize(messages: Vec<Message>) -> Vec<u8> {
