@@ -16,6 +16,7 @@ mod images;
 mod layering;
 mod network;
 mod start_stop;
+mod store;
 mod up_down;
 
 use std::path::Path;
