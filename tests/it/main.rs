@@ -13,6 +13,7 @@ mod exec_logs;
 mod harness;
 mod idempotency;
 mod images;
+mod inside;
 mod layering;
 mod network;
 mod start_stop;
