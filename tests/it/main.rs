@@ -15,6 +15,7 @@ mod idempotency;
 mod images;
 mod inside;
 mod layering;
+mod library;
 mod network;
 mod start_stop;
 mod store;
