@@ -22,7 +22,10 @@ const CAPABILITIES: [u32; 9] = [0, 1, 3, 4, 5, 6, 7, 8, 10];
 
 /// A host with the busybox image, and a directory `shared` in [`TestHost::dir`].
 fn host_with_image() -> TestHost {
-    let host = TestHost::new();
+    with_image(TestHost::new())
+}
+
+fn with_image(host: TestHost) -> TestHost {
     load(&host, &images::busybox());
     let shared = host.dir().join("shared");
     fs::create_dir(&shared).unwrap();
@@ -206,8 +209,10 @@ fn the_kernels_files_are_masked_and_read_only_in_both() {
             [ ! -e $directory ] || [ -z \"$(ls $directory)\" ] || echo \"not empty: $directory\"
         done
         echo end";
-    for said in both(&host, &[], script) {
-        assert_eq!(said, "end\n");
+    for host in [host, with_image(TestHost::cgroup2())] {
+        for said in both(&host, &[], script) {
+            assert_eq!(said, "end\n");
+        }
     }
 }
 
