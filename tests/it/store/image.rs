@@ -19,17 +19,22 @@ pub(super) struct Forms {
 /// Its name in all of them.
 pub(super) const NAME: &str = "test-tree";
 
-/// Some of what it has in the end, so that a comparison of nothing with nothing is noticed.
-pub(super) const THERE: [&str; 9] = [
-    "kept",
-    "opaque/new",
-    "was-directory",
-    "was-file/inside",
-    "twice/new",
-    "links/second",
-    "links/of-symlink",
-    "names/\u{e4}\u{1f37a} \n\\x",
-    "special/fifo",
+/// Some of what it has in the end, and what is said of it: a comparison of nothing with nothing
+/// would be noticed.
+pub(super) const THERE: [(&str, &str); 13] = [
+    ("kept", "mode 100644 owner 0:0"),
+    ("large", "size 300001"),
+    ("opaque/new", ""),
+    ("was-directory", "mode 100"),
+    ("was-file/inside", ""),
+    ("twice/new", ""),
+    ("links/second", "first \"./links/second\""),
+    ("names/third", "first \"./links/second\""),
+    ("links/of-symlink", "owner 5:6"),
+    ("names/\u{e4}\u{1f37a} \n\\x", ""),
+    ("special/fifo", "mode 10640"),
+    ("special/setuid", "mode 104755 owner 1000:70000"),
+    ("special/capable", "security.capability=0100000200040000"),
 ];
 
 /// What it must not have in the end.
@@ -111,7 +116,7 @@ fn lower(root: &Path) {
 
     let special = root.join("special");
     rustix::fs::mknodat(CWD, special.join("fifo"), FileType::Fifo, Mode::from(0o640), 0).unwrap();
-    for (file, mode) in [("setuid", 0o4755), ("setgid", 0o2755), ("unreadable", 0)] {
+    for (file, mode) in [("setuid", 0o4755), ("replaced", 0o4755), ("unreadable", 0)] {
         fs::write(special.join(file), file).unwrap();
         chown(special.join(file), Some(1000), Some(70_000)).unwrap();
         fs::set_permissions(special.join(file), Permissions::from_mode(mode)).unwrap();
@@ -155,7 +160,7 @@ fn upper(root: &Path) {
     fs::write(root.join("twice/new"), "upper").unwrap();
     fs::create_dir(root.join("special")).unwrap();
     fs::set_permissions(root.join("special"), Permissions::from_mode(0o2711)).unwrap();
-    fs::write(root.join("special/setuid"), "replaced").unwrap();
+    fs::write(root.join("special/replaced"), "in the upper layer").unwrap();
     // Its other names stay what they were.
     fs::create_dir(root.join("links")).unwrap();
     fs::write(root.join("links/.wh.first"), "").unwrap();
