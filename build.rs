@@ -103,7 +103,7 @@ fn rustflags(root: &Path, out_dir: &Path) -> Result<OsString> {
 
 /// The root file system: the binary, mount points, and names for the two users that are used.
 fn layer(binary: &[u8]) -> Result<Vec<u8>> {
-    let mut tar = Tar::default();
+    let mut tar = Archive::new();
     tar.directory("dev", 0o755)?;
     tar.directory("etc", 0o755)?;
     tar.file("etc/group", 0o644, b"root:x:0:\nnogroup:x:65534:\n")?;
@@ -117,7 +117,7 @@ fn layer(binary: &[u8]) -> Result<Vec<u8>> {
     tar.file("sidecars", 0o755, binary)?;
     tar.directory("sys", 0o755)?;
     tar.directory("tmp", 0o1777)?;
-    Ok(tar.finish())
+    tar.finish()
 }
 
 /// The archive around one layer and its manifest's digest (OCI image specification: image-layout.md, manifest.md, config.md).
@@ -149,7 +149,7 @@ fn image(layer: &[u8]) -> Result<(Vec<u8>, String)> {
         (layer_hex, layer),
     ];
     blobs.sort();
-    let mut tar = Tar::default();
+    let mut tar = Archive::new();
     tar.directory("blobs", 0o755)?;
     tar.directory("blobs/sha256", 0o755)?;
     for (hex, content) in blobs {
@@ -157,7 +157,7 @@ fn image(layer: &[u8]) -> Result<(Vec<u8>, String)> {
     }
     tar.file("index.json", 0o644, index.as_bytes())?;
     tar.file("oci-layout", 0o644, br#"{"imageLayoutVersion":"1.0.0"}"#)?;
-    Ok((tar.finish(), manifest_hex))
+    Ok((tar.finish()?, manifest_hex))
 }
 
 /// The target's name in Go's words, as the specification asks for.
@@ -185,55 +185,34 @@ fn sha256(content: &[u8]) -> String {
     })
 }
 
-/// A tar archive in the ustar format (POSIX.1, pax): files and directories of root, of time 0.
-#[derive(Default)]
-struct Tar(Vec<u8>);
+/// A tar archive in the ustar format: files and directories of root, of time 0.
+struct Archive(tar::Builder<Vec<u8>>);
 
-impl Tar {
-    const BLOCK: usize = 512;
+impl Archive {
+    fn new() -> Self {
+        Self(tar::Builder::new(Vec::new()))
+    }
 
     fn directory(&mut self, path: &str, mode: u32) -> Result<()> {
-        self.entry(&format!("{path}/"), mode, b'5', b"")
+        self.entry(&format!("{path}/"), mode, tar::EntryType::Directory, b"")
     }
 
     fn file(&mut self, path: &str, mode: u32, content: &[u8]) -> Result<()> {
-        self.entry(path, mode, b'0', content)
+        self.entry(path, mode, tar::EntryType::Regular, content)
     }
 
-    fn entry(&mut self, path: &str, mode: u32, kind: u8, content: &[u8]) -> Result<()> {
-        if path.len() > 100 {
-            return Err(format!("{path} is too long for a tar header").into());
-        }
-        let mut header = [0; Self::BLOCK];
-        let mut put = |at: usize, text: &str| {
-            header[at..at + text.len()].copy_from_slice(text.as_bytes());
-        };
-        put(0, path);
-        put(100, &format!("{mode:07o}"));
-        put(108, "0000000");
-        put(116, "0000000");
-        put(124, &format!("{:011o}", content.len()));
-        put(136, "00000000000");
-        // The checksum counts its own field as blanks.
-        put(148, "        ");
-        put(156, &char::from(kind).to_string());
-        put(257, "ustar\x0000");
-        put(265, "root");
-        put(297, "root");
-        put(329, "0000000");
-        put(337, "0000000");
-        let sum: u32 = header.iter().map(|&byte| u32::from(byte)).sum();
-        header[148..156].copy_from_slice(format!("{sum:06o}\0 ").as_bytes());
-
-        self.0.extend_from_slice(&header);
-        self.0.extend_from_slice(content);
-        self.0.resize(self.0.len().next_multiple_of(Self::BLOCK), 0);
-        Ok(())
+    fn entry(&mut self, path: &str, mode: u32, kind: tar::EntryType, content: &[u8]) -> Result<()> {
+        let mut header = tar::Header::new_ustar();
+        header.set_entry_type(kind);
+        header.set_mode(mode);
+        header.set_uid(0);
+        header.set_gid(0);
+        header.set_mtime(0);
+        header.set_size(content.len().try_into()?);
+        Ok(self.0.append_data(&mut header, path, content)?)
     }
 
-    /// Two blocks of zeroes are the end.
-    fn finish(mut self) -> Vec<u8> {
-        self.0.resize(self.0.len() + 2 * Self::BLOCK, 0);
-        self.0
+    fn finish(self) -> Result<Vec<u8>> {
+        Ok(self.0.into_inner()?)
     }
 }

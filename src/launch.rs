@@ -274,3 +274,75 @@ fn differing_variables(a: &[String], b: &[String]) -> Vec<String> {
     names.dedup();
     names
 }
+
+#[cfg(test)]
+mod tests {
+    use oci_spec::image::{ConfigBuilder, ImageConfiguration, ImageConfigurationBuilder};
+
+    use super::*;
+    use crate::oci::digest::Digest;
+
+    fn image(labels: &[(&str, &str)]) -> ImageConfiguration {
+        let labels = labels.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned()));
+        let config = ConfigBuilder::default()
+            .entrypoint(vec!["/sidecars".to_owned()])
+            .labels(labels.collect::<std::collections::HashMap<_, _>>())
+            .build()
+            .unwrap();
+        let rootfs =
+            oci_spec::image::RootFsBuilder::default().diff_ids(Vec::new()).build().unwrap();
+        ImageConfigurationBuilder::default().config(config).rootfs(rootfs).build().unwrap()
+    }
+
+    fn made(config: &ImageConfiguration, options: &LaunchOptions) -> Container {
+        let digest = Digest::of(b"");
+        let image = LaunchImage {
+            image: ImageRef { reference: "test".into(), digest },
+            config,
+            layers: Vec::new(),
+            init: None,
+        };
+        let place = Place { ip: Ipv4Addr::new(10, 0, 0, 2), internal: false };
+        let slug = Slug::new("demo").unwrap();
+        container(&Config::default(), &slug, place, image, options, &|_| None).unwrap().0
+    }
+
+    #[test]
+    fn selected_daemons_are_waited_for() {
+        let config = image(&[(DAEMONS_LABEL, "health=9000/tcp, echo=9001/tcp,dns=53/udp,odd")]);
+        let with = |daemons: Option<&str>, command: &[&str]| {
+            let command = command.iter().map(|c| (*c).to_owned()).collect();
+            let daemons_csv = daemons.map(str::to_owned);
+            let options = LaunchOptions { daemons_csv, command, ..LaunchOptions::default() };
+            made(&config, &options).ready_ports
+        };
+        assert_eq!(with(None, &[]), [9000, 9001]);
+        assert_eq!(with(Some("echo, other"), &[]), [9001]);
+        assert_eq!(with(Some(""), &[]), [0; 0]);
+        assert_eq!(with(None, &["sh"]), [0; 0]);
+        assert_eq!(made(&image(&[]), &LaunchOptions::default()).ready_ports, [0; 0]);
+    }
+
+    #[test]
+    fn the_users_environment_wins_over_ours() {
+        let environment = vec![format!("{DAEMONS_VARIABLE}=b"), "CARBOY_SLUG=x".to_owned()];
+        let daemons_csv = Some("a".to_owned());
+        let options = LaunchOptions { daemons_csv, environment, ..LaunchOptions::default() };
+        let env = made(&image(&[]), &options).process.env;
+        assert!(env.contains(&format!("{DAEMONS_VARIABLE}=b")), "{env:?}");
+        assert!(env.contains(&"CARBOY_SLUG=x".to_owned()), "{env:?}");
+        assert_eq!(env.iter().filter(|e| e.starts_with("CARBOY_SLUG=")).count(), 1);
+    }
+
+    #[test]
+    fn differences_name_a_variable_and_never_its_value() {
+        let config = image(&[]);
+        let with = |value: &str| {
+            let environment = vec![format!("TOKEN={value}"), "SAME=1".to_owned()];
+            made(&config, &LaunchOptions { environment, ..LaunchOptions::default() })
+        };
+        let all = differences(&with("hunter2"), &with("hunter3")).join("; ");
+        assert!(all.contains("TOKEN") && !all.contains("hunter") && !all.contains("SAME"), "{all}");
+        assert!(differences(&with("x"), &with("x")).is_empty());
+    }
+}

@@ -24,22 +24,40 @@ pub(crate) fn path(name: &ContainerName) -> PathBuf {
     PathBuf::from(format!("/carboy.{name}"))
 }
 
-/// Makes the kernel wait for its grace period now, in this process and beside everything else
-/// that happens, instead of later when the container joins its group.
+/// Keeps the kernel ready to move processes between groups, for as long as it is used.
 ///
-/// The first write to any `cgroup.procs` after a while takes 13 ms; those soon after take
-/// microseconds. Writing the own pid into the own group changes nothing else. Best effort.
-pub(crate) fn warm_up() {
-    let Ok(own) = fs::read_to_string("/proc/self/cgroup") else { return };
-    let Ok(hierarchies) = hierarchies() else { return };
-    for line in own.lines() {
-        let mut fields = line.splitn(3, ':').skip(1);
-        let (Some(controllers), Some(path)) = (fields.next(), fields.next()) else { continue };
-        let Some(h) = hierarchies.iter().find(|h| h.matches(controllers)) else { continue };
-        let procs = h.mount.join(path.trim_start_matches('/')).join("cgroup.procs");
-        if fs::write(procs, std::process::id().to_string()).is_ok() {
-            return;
+/// The first write to any `cgroup.procs` after a while waits for an RCU grace period, some 13 ms;
+/// those within the next few milliseconds take microseconds. So the wait is begun in a helper
+/// process beside everything else that happens, and kept from starting anew, instead of being
+/// spent when the container joins its group. Writing the own pid into the own group changes
+/// nothing else. Best effort.
+#[derive(Debug)]
+pub(crate) struct Warmth {
+    procs: Option<PathBuf>,
+}
+
+impl Warmth {
+    /// Waits for the first grace period.
+    pub(crate) fn begin() -> Self {
+        let mut warmth = Self { procs: None };
+        let Ok(own) = fs::read_to_string("/proc/self/cgroup") else { return warmth };
+        let Ok(hierarchies) = hierarchies() else { return warmth };
+        for line in own.lines() {
+            let mut fields = line.splitn(3, ':').skip(1);
+            let (Some(controllers), Some(path)) = (fields.next(), fields.next()) else { continue };
+            let Some(h) = hierarchies.iter().find(|h| h.matches(controllers)) else { continue };
+            warmth.procs = Some(h.mount.join(path.trim_start_matches('/')).join("cgroup.procs"));
+            if warmth.keep() {
+                return warmth;
+            }
         }
+        Self { procs: None }
+    }
+
+    /// To be called every few milliseconds; false if nothing came of it.
+    pub(crate) fn keep(&self) -> bool {
+        let pid = std::process::id().to_string();
+        self.procs.as_ref().is_some_and(|procs| fs::write(procs, pid).is_ok())
     }
 }
 

@@ -56,7 +56,7 @@ impl Classify for RuntimeSpecError {
 }
 
 /// The specification of `container`, run as `user` on the mounted `rootfs`, in the cgroup
-/// `cgroups_path`, such as `/carboy/<container>`.
+/// `cgroups_path`, such as `/carboy.<container>`.
 ///
 /// # Errors
 /// [`RuntimeSpecError`] if a path is not absolute or there is no program: the runtime would take

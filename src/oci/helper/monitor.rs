@@ -40,8 +40,7 @@ pub(super) fn main() -> i32 {
         Err(_) => 1,
         Ok(Side::Starter) => 0,
         Ok(Side::Monitor) => {
-            // Before there is anything to do, and beside what the caller does meanwhile.
-            cgroup::warm_up();
+            stay_warm();
             let mut request = Vec::new();
             if io::stdin().read_to_end(&mut request).is_err() || request.is_empty() {
                 // The caller thought better of it, or died.
@@ -51,6 +50,22 @@ pub(super) fn main() -> i32 {
                 Ok(request) => run(&request),
                 Err(_) => 1,
             }
+        }
+    }
+}
+
+/// Until the request comes, and beside what the caller does meanwhile: spares the container the
+/// kernel's wait.
+fn stay_warm() {
+    const INTERVAL: Timespec = Timespec { tv_sec: 0, tv_nsec: 4_000_000 };
+    // A caller that takes longer than this pays the wait after all.
+    const ROUNDS: u32 = 500;
+    let warmth = cgroup::Warmth::begin();
+    for _ in 0..ROUNDS {
+        let stdin = rustix::stdio::stdin();
+        let asked = poll(&mut [PollFd::new(&stdin, PollFlags::IN)], Some(&INTERVAL));
+        if asked != Ok(0) || !warmth.keep() {
+            return;
         }
     }
 }
