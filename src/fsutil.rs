@@ -80,14 +80,21 @@ pub fn create_private_dir(path: &Path) -> Result<(), PathError> {
     }
 }
 
-/// Replaces the file's content: a new file beside it (0600), synced, renamed over it.
+/// Where a file's new content is before it takes the file's place. It is always the same: what a
+/// killed writer left is taken up by the next one, or found by who removes the file.
+pub(crate) fn temporary(path: &Path) -> PathBuf {
+    let mut name = path.file_name().unwrap_or_default().to_owned();
+    name.push(".tmp");
+    path.with_file_name(name)
+}
+
+/// Replaces the file's content: a new file beside it (0600), synced, renamed over it. A file has
+/// one writer at a time; that is the caller's to see to.
 ///
 /// # Errors
 /// What the kernel said; the old content is then still there.
 pub fn write_atomically(path: &Path, content: &[u8]) -> Result<(), PathError> {
-    let mut name = path.file_name().unwrap_or_default().to_owned();
-    name.push(format!(".tmp-{}", std::process::id()));
-    let temporary = path.with_file_name(name);
+    let temporary = temporary(path);
     let written = (|| {
         let mut file = OpenOptions::new()
             .write(true)

@@ -202,7 +202,10 @@ impl State {
     /// # Errors
     /// What the file system said.
     pub fn forget_network(&self, name: &NetworkName) -> Result<(), StateError> {
-        fsutil::remove_file(&self.network_path(name))?;
+        let path = self.network_path(name);
+        fsutil::remove_file(&path)?;
+        // A process that was killed while it wrote the record leaves the new one unfinished.
+        fsutil::remove_file(&fsutil::temporary(&path))?;
         Ok(())
     }
 
@@ -367,6 +370,20 @@ mod tests {
         state.write_network(&record).unwrap();
         assert_eq!(state.network(&name).unwrap(), Some(record));
         assert_eq!(state.network_names().unwrap(), vec![name.clone()]);
+        state.forget_network(&name).unwrap();
+        lock.remove().unwrap();
+        state.tidy().unwrap();
+        assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 0);
+    }
+
+    #[test]
+    fn what_a_killed_writer_left_is_forgotten_too() {
+        let dir = tempfile::tempdir().unwrap();
+        let state = State::new(dir.path().join("state"));
+        let name = record().spec.name;
+        let lock = state.lock_network(&name).unwrap();
+        fs::write(fsutil::temporary(&state.network_path(&name)), "half").unwrap();
+        assert!(state.network(&name).unwrap().is_none());
         state.forget_network(&name).unwrap();
         lock.remove().unwrap();
         state.tidy().unwrap();

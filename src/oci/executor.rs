@@ -18,13 +18,16 @@ use libcontainer::workload::{
     Executor, ExecutorError, ExecutorSetEnvsError, ExecutorValidationError,
 };
 use nix::errno::Errno;
-use nix::sys::signal::{SigHandler, SigSet, SigmaskHow, Signal, signal, sigprocmask};
+use nix::sys::signal::{SigSet, SigmaskHow, Signal, sigprocmask};
 use seccompiler::BpfProgram;
 
 use super::seccomp;
 
 /// Begins libcontainer's message where the program is not there; the caller takes it from there.
 pub(crate) const NOT_FOUND: &str = "carboy: program not found";
+
+/// `_NSIG` (signal(7), "Real-time signals").
+const LAST_SIGNAL: libc::c_int = 64;
 
 /// Runs the program the way the container's specification says.
 #[derive(Clone)]
@@ -104,11 +107,27 @@ fn c_string(bytes: &[u8]) -> Result<CString, String> {
 }
 
 /// Rust's runtime ignores SIGPIPE, and an ignored signal stays ignored across `execve(2)`; so does
-/// whatever the process that started us had blocked.
+/// whatever the process that started us ignored or had blocked.
+///
+/// The C library keeps the first two real-time signals to itself, and its `posix_spawn(3)` leaves
+/// them ignored; so the kernel is asked directly.
 fn reset_signals() -> nix::Result<()> {
-    for number in Signal::iterator().filter(|s| !matches!(s, Signal::SIGKILL | Signal::SIGSTOP)) {
-        // SAFETY: the default disposition runs no code of ours.
-        unsafe { signal(number, SigHandler::SigDfl) }?;
+    // `struct sigaction` of the kernel, of which this is the size or more: SIG_DFL, no flags, an
+    // empty mask.
+    let default = [0_u64; 4];
+    for number in (1..=LAST_SIGNAL).filter(|n| !matches!(*n, libc::SIGKILL | libc::SIGSTOP)) {
+        // SAFETY: the structure outlives the call, nothing is written back, and the default
+        // disposition runs no code of ours.
+        let result = unsafe {
+            libc::syscall(
+                libc::SYS_rt_sigaction,
+                number,
+                default.as_ptr(),
+                std::ptr::null::<u64>(),
+                size_of::<u64>(),
+            )
+        };
+        Errno::result(result)?;
     }
     sigprocmask(SigmaskHow::SIG_SETMASK, Some(&SigSet::empty()), None)
 }

@@ -13,9 +13,12 @@ mod exec_logs;
 mod harness;
 mod idempotency;
 mod images;
+mod inside;
 mod layering;
+mod library;
 mod network;
 mod start_stop;
+mod store;
 mod up_down;
 
 use std::path::Path;
