@@ -22,8 +22,8 @@ use std::time::{Duration, Instant};
 
 use carboy::oci::embedded;
 use carboy::{
-    BottleSpec, BundleLaunchSpec, Config, Engine, LaunchOptions, Slug, bundle_network_name,
-    create_bundle_network, remove_bundle_network, start_bundle, stop_bundle,
+    BottleSpec, BundleLaunchSpec, Config, Engine, LaunchOptions, RunOptions, Slug,
+    bundle_network_name, create_bundle_network, remove_bundle_network, start_bundle, stop_bundle,
 };
 use nix::errno::Errno;
 use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
@@ -123,11 +123,11 @@ fn by_primitives(n: u8, answered: &AtomicUsize) -> Result<(), Box<dyn Error>> {
         subnet,
         gateway,
         bundle_ip,
+        daemons_csv: None,
+        environment: vec!["TOKEN".to_owned()],
+        volumes: Vec::new(),
         image: embedded::REFERENCE.to_owned(),
-        options: LaunchOptions {
-            environment: vec!["TOKEN".to_owned()],
-            ..LaunchOptions::default()
-        },
+        run: RunOptions::default(),
     };
     start_bundle(&spec, &secrets)?;
     echo(bundle_ip)?;

@@ -118,11 +118,11 @@ pub(crate) fn container(
     // The user's own entries come last and win.
     env.extend(wanted);
     let overrides = Overrides {
-        entrypoint: options.entrypoint.clone().map(|program| vec![program]),
-        command: options.command.clone(),
+        entrypoint: options.run.entrypoint.clone().map(|program| vec![program]),
+        command: options.run.command.clone(),
         env,
-        cwd: options.workdir.clone(),
-        user: options.user.clone(),
+        cwd: options.run.workdir.clone(),
+        user: options.run.user.clone(),
     };
     let of_image = image.config.config().as_ref();
     let mut process = process::merge(of_image, &overrides)?;
@@ -150,10 +150,10 @@ pub(crate) fn container(
         process,
         volumes,
         limits: parse_limits(options)?,
-        read_only: options.read_only,
-        init: options.init,
+        read_only: options.run.read_only,
+        init: options.run.init,
         stop_signal,
-        labels: options.labels.clone(),
+        labels: options.run.labels.clone(),
     };
     let notes = unset.iter().map(|n| format!("-e {n}: it is not set here, so it is left out"));
     Ok((container, notes.collect()))
@@ -165,7 +165,7 @@ fn ready_ports(
     options: &LaunchOptions,
     env: &[String],
 ) -> Vec<u16> {
-    if options.entrypoint.is_some() || !options.command.is_empty() {
+    if options.run.entrypoint.is_some() || !options.run.command.is_empty() {
         return Vec::new();
     }
     let label = image.and_then(|c| c.labels().as_ref()?.get(DAEMONS_LABEL));
@@ -180,7 +180,7 @@ fn ready_ports(
 }
 
 fn parse_limits(options: &LaunchOptions) -> Result<Limits, LaunchError> {
-    let wanted = &options.limits;
+    let wanted = &options.run.limits;
     Ok(Limits {
         memory: wanted.memory.as_deref().map(limits::parse_memory).transpose()?,
         pids: wanted.pids.as_deref().map(limits::parse_pids).transpose()?,
@@ -281,6 +281,7 @@ mod tests {
 
     use super::*;
     use crate::oci::digest::Digest;
+    use crate::spec::RunOptions;
 
     fn image(labels: &[(&str, &str)]) -> ImageConfiguration {
         let labels = labels.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned()));
@@ -313,7 +314,8 @@ mod tests {
         let with = |daemons: Option<&str>, command: &[&str]| {
             let command = command.iter().map(|c| (*c).to_owned()).collect();
             let daemons_csv = daemons.map(str::to_owned);
-            let options = LaunchOptions { daemons_csv, command, ..LaunchOptions::default() };
+            let run = RunOptions { command, ..RunOptions::default() };
+            let options = LaunchOptions { daemons_csv, run, ..LaunchOptions::default() };
             made(&config, &options).ready_ports
         };
         assert_eq!(with(None, &[]), [9000, 9001]);

@@ -189,16 +189,10 @@ pub struct LimitOptions {
     pub cpus: Option<String>,
 }
 
-/// How a bundle is launched: everything but its addresses. The fields hold what a user would
-/// write on Docker's command line; they are checked before anything changes.
+/// How a bundle runs. The fields hold what a user would write on Docker's command line; they are
+/// checked before anything changes.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct LaunchOptions {
-    /// The daemons of the embedded image, as csv; `None` leaves the choice to the image.
-    pub daemons_csv: Option<String>,
-    /// `NAME=VALUE`, or `NAME` to take the value from the caller's environment.
-    pub environment: Vec<String>,
-    /// `SOURCE:DESTINATION[:ro|rw]`.
-    pub volumes: Vec<String>,
+pub struct RunOptions {
     /// Replaces the image's command.
     pub command: Vec<String>,
     /// Replaces the image's entrypoint, and drops the image's command.
@@ -217,6 +211,19 @@ pub struct LaunchOptions {
     pub init: bool,
 }
 
+/// How a bundle is launched: everything but its addresses and its image.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct LaunchOptions {
+    /// The daemons of the embedded image, as csv; `None` leaves the choice to the image.
+    pub daemons_csv: Option<String>,
+    /// `NAME=VALUE`, or `NAME` to take the value from the caller's environment.
+    pub environment: Vec<String>,
+    /// `SOURCE:DESTINATION[:ro|rw]`.
+    pub volumes: Vec<String>,
+    /// How it runs.
+    pub run: RunOptions,
+}
+
 /// What `docker run -d` was told: a bundle on a network that exists.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct BundleLaunchSpec {
@@ -230,10 +237,28 @@ pub struct BundleLaunchSpec {
     pub gateway: Ipv4Addr,
     /// The pinned address.
     pub bundle_ip: Ipv4Addr,
+    /// The daemons of the embedded image, as csv; `None` leaves the choice to the image.
+    pub daemons_csv: Option<String>,
+    /// `NAME=VALUE`, or `NAME` to take the value from the caller's environment.
+    pub environment: Vec<String>,
+    /// `SOURCE:DESTINATION[:ro|rw]`.
+    pub volumes: Vec<String>,
     /// The image, by name.
     pub image: String,
-    /// Everything else.
-    pub options: LaunchOptions,
+    /// How it runs.
+    pub run: RunOptions,
+}
+
+impl BundleLaunchSpec {
+    /// How it is launched, in the form that a bottle has it too.
+    pub(crate) fn options(&self) -> LaunchOptions {
+        LaunchOptions {
+            daemons_csv: self.daemons_csv.clone(),
+            environment: self.environment.clone(),
+            volumes: self.volumes.clone(),
+            run: self.run.clone(),
+        }
+    }
 }
 
 /// What `up` was told. What is `None` is chosen, or kept from the bottle that exists.

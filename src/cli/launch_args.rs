@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::net::Ipv4Addr;
 
 use carboy::spec::LimitOptions;
-use carboy::{BottleSpec, LaunchOptions, Slug};
+use carboy::{BottleSpec, LaunchOptions, RunOptions, Slug};
 use clap::Args;
 use ipnet::Ipv4Net;
 
@@ -65,10 +65,7 @@ impl LaunchArgs {
             }
             labels.insert(key.to_owned(), value.to_owned());
         }
-        Ok(LaunchOptions {
-            daemons_csv: self.daemons,
-            environment: self.env,
-            volumes: self.volume,
+        let run = RunOptions {
             command,
             entrypoint: self.entrypoint,
             user: self.user,
@@ -77,6 +74,12 @@ impl LaunchArgs {
             labels,
             read_only: self.read_only,
             init: self.init,
+        };
+        Ok(LaunchOptions {
+            daemons_csv: self.daemons,
+            environment: self.env,
+            volumes: self.volume,
+            run,
         })
     }
 }

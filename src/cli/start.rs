@@ -3,7 +3,7 @@
 use std::net::Ipv4Addr;
 use std::process::ExitCode;
 
-use carboy::{BundleLaunchSpec, Engine, NetworkName, Slug};
+use carboy::{BundleLaunchSpec, Engine, LaunchOptions, NetworkName, Slug};
 use serde_json::json;
 
 use super::exit::Failure;
@@ -33,14 +33,19 @@ pub(super) struct Args {
 impl Args {
     pub(super) fn run(self, engine: &Engine, output: &Output) -> Result<ExitCode, Failure> {
         let network = engine.inspect_network(&self.network)?;
+        let LaunchOptions { daemons_csv, environment, volumes, run } =
+            self.launch.options(self.command)?;
         let spec = BundleLaunchSpec {
             slug: self.slug,
             network: self.network,
             subnet: network.subnet,
             gateway: network.gateway,
             bundle_ip: self.ip,
+            daemons_csv,
+            environment,
+            volumes,
             image: self.image,
-            options: self.launch.options(self.command)?,
+            run,
         };
         let report = engine.start(&spec, &super::inherited)?;
         report.notes.iter().for_each(|note| output.note(&format!("note: {note}")));

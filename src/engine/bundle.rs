@@ -107,7 +107,8 @@ impl Engine {
         {
             return Err(Error::AddressInUse { ip, by: by.to_string() });
         }
-        let wish = Wish { slug: &spec.slug, ip, image: &spec.image, options: &spec.options };
+        let options = spec.options();
+        let wish = Wish { slug: &spec.slug, ip, image: &spec.image, options: &options };
         let _hold = self.hold_images()?;
         let (container, notes) = self.container(&network.spec, &wish, inherited)?;
         let mut host = self.host();
@@ -144,7 +145,7 @@ impl Engine {
         let image = self.find_image(wish.image)?;
         let place = Place { ip: wish.ip, internal: network.internal };
         let options = wish.options;
-        let init = if options.init { Some(self.init_program()?) } else { None };
+        let init = if options.run.init { Some(self.init_program()?) } else { None };
         let reference = ImageRef { reference: image.reference, digest: image.digest };
         let (config, layers) = (&image.config, image.layers);
         let image = LaunchImage { image: reference, config, layers, init };
