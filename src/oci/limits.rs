@@ -117,11 +117,12 @@ pub fn parse_pids(text: &str) -> Result<u32, LimitError> {
     }
 }
 
-/// `digits[.digits]` times 10^`scale`; `None` if it is not that, or has more than `scale` decimals.
+/// `digits[.digits]` or `.digits` times 10^`scale`; `None` if it is not that, or has more than `scale` decimals.
 /// Floating point would turn some values into their neighbours.
 fn decimal(text: &str, scale: usize) -> Option<u128> {
     let (whole, fraction) = text.split_once('.').unwrap_or((text, "0"));
     let numeric = |s: &str| !s.is_empty() && s.bytes().all(|b| b.is_ascii_digit());
+    let whole = if whole.is_empty() && text.starts_with('.') { "0" } else { whole };
     if !numeric(whole) || !numeric(fraction) || fraction.len() > scale || whole.len() > 20 {
         return None;
     }
@@ -146,6 +147,7 @@ mod tests {
             ("1g", 1 << 30),
             ("1.5g", 3 << 29),
             ("0.5 g", 1 << 29),
+            (".5g", 1 << 29),
             ("6m", 6 << 20),
             ("6291456", 6 << 20),
             ("6291456b", 6 << 20),
@@ -158,8 +160,7 @@ mod tests {
 
     #[test]
     fn memory_refuses_what_is_none() {
-        for text in ["", "m", "-1", "512x", "1.m", ".5g", "1..5g", "5 5m", "0x10m", "1.5.5g", "9t"]
-        {
+        for text in ["", "m", "-1", "512x", "1.m", ".g", "1..5g", "5 5m", "0x10m", "1.5.5g", "9t"] {
             assert!(matches!(parse_memory(text), Err(LimitError::Memory { .. })), "{text}");
         }
         for text in ["0", "1", "5m", "6291455", "99999999999999999999g", "9223372036854775808"] {
@@ -170,11 +171,11 @@ mod tests {
     #[test]
     fn cpus_are_exact_thousandths() {
         for (text, milli) in
-            [("1.5", 1500), ("2", 2000), ("0.01", 10), ("0.125", 125), ("1.10", 1100)]
+            [("1.5", 1500), ("2", 2000), (".5", 500), ("0.01", 10), ("0.125", 125), ("1.10", 1100)]
         {
             assert_eq!(parse_cpus(text), Ok(milli), "{text}");
         }
-        for text in ["", ".", "1.", ".5", "-1", "1e3", "1.2345", "one", "inf"] {
+        for text in ["", ".", "1.", "-.5", "-1", "1e3", "1.2345", "one", "inf"] {
             assert!(matches!(parse_cpus(text), Err(LimitError::Cpus { .. })), "{text}");
         }
         for text in ["0", "0.009", "1000001", "99999999999999999999"] {
