@@ -32,7 +32,7 @@ enum Verb {
     Ls,
     /// Remove images
     Rm {
-        /// Their names
+        /// Their names, or digests as `image ls` shows them
         #[arg(required = true, value_name = "NAME")]
         names: Vec<String>,
     },

@@ -38,9 +38,12 @@ impl Digest {
         &self.0[PREFIX.len()..]
     }
 
-    /// The first 12 digits, for people.
+    /// How many digits are enough for people.
+    pub const SHORT: usize = 12;
+
+    /// The first [`Digest::SHORT`] digits, for people.
     pub fn short(&self) -> &str {
-        &self.hex()[..12]
+        &self.hex()[..Self::SHORT]
     }
 
     /// The whole text, `sha256:…`.

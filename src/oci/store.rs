@@ -197,6 +197,16 @@ impl Store {
         }
     }
 
+    /// The one image whose digest begins like that: with 12 hexadecimal digits at least.
+    fn abbreviated(&self, name: &str) -> Result<Option<Digest>, StoreError> {
+        if name.len() < Digest::SHORT || !name.bytes().all(|b| b.is_ascii_hexdigit()) {
+            return Ok(None);
+        }
+        let mut found = self.manifests()?;
+        found.retain(|digest| digest.hex().starts_with(name));
+        Ok(if found.len() == 1 { found.pop() } else { None })
+    }
+
     fn manifest(&self, digest: &Digest) -> PathBuf {
         self.root.join(MANIFESTS).join(digest.hex())
     }

@@ -46,7 +46,8 @@ impl Store {
         Ok(Exclusive { store: self, _locks: locks })
     }
 
-    /// Takes a name away; the image goes with its last one. A digest takes all names away.
+    /// Takes a name away; the image goes with its last one. A digest, or the first 12 or more of
+    /// its digits if no other image has them, takes all names away.
     /// `in_use` says which images are used, and by whom. A caller who can meet a container that
     /// is just starting uses [`Store::exclusive`].
     ///
@@ -64,7 +65,13 @@ impl Exclusive<'_> {
     /// # Errors
     /// As there.
     pub fn remove(&self, name: &str, in_use: &[(Digest, String)]) -> Result<Removed, StoreError> {
-        let (found, digest) = self.store.find(name)?;
+        let (found, digest) = match self.store.find(name) {
+            Err(absent @ StoreError::NotFound { .. }) => {
+                let digest = self.store.abbreviated(name)?.ok_or(absent)?;
+                (digest.to_string(), digest)
+            }
+            found => found?,
+        };
         let all: Vec<String> = self
             .store
             .names()?
@@ -72,7 +79,7 @@ impl Exclusive<'_> {
             .filter(|other| other.digest == digest)
             .map(|other| other.reference)
             .collect();
-        let by_digest = Reference::parse(name)?.digest().is_some();
+        let by_digest = Reference::parse(&found)?.digest().is_some();
         let (references, left): (Vec<_>, Vec<_>) =
             all.into_iter().partition(|reference| by_digest || *reference == found);
         let deleted = left.is_empty();
