@@ -52,17 +52,26 @@ impl Failure {
         self
     }
 
+    /// One failure of several: the first, with what the others say among its causes.
+    pub(super) fn merge(failures: Vec<Self>) -> Option<Self> {
+        let mut failures = failures.into_iter();
+        let mut first = failures.next()?;
+        first.causes.extend(failures.map(|other| other.text()));
+        Some(first)
+    }
+
+    /// The message with its causes.
+    fn text(&self) -> String {
+        let causes = self.causes.iter().map(String::as_str);
+        std::iter::once(self.message.as_str()).chain(causes).collect::<Vec<_>>().join(": ")
+    }
+
     /// Tells the user, once.
     pub(super) fn report(self, output: &Output) -> ExitCode {
         if output.is_json() {
             output.error_json(&self);
         } else {
-            let mut text = format!("carboy: {}", self.message);
-            for cause in &self.causes {
-                text.push_str(": ");
-                text.push_str(cause);
-            }
-            output.note(&text);
+            output.note(&format!("carboy: {}", self.text()));
             if let Some(hint) = &self.hint {
                 output.note(&format!("hint: {hint}"));
             }

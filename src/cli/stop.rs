@@ -52,39 +52,33 @@ impl Args {
 }
 
 /// Does something to each name and goes on past errors; prints one object for one name, an array
-/// for more.
+/// for more. The first error gives the exit code.
 pub(super) fn each<T>(
     names: &[T],
     output: &Output,
     mut act: impl FnMut(&T) -> Result<(Value, String), Failure>,
 ) -> Result<ExitCode, Failure> {
-    let mut done = Vec::new();
-    let mut failed = None;
+    let (mut done, mut failures) = (Vec::new(), Vec::new());
+    let mut told = None;
     for name in names {
         match act(name) {
-            Ok((value, text)) => {
-                if !output.is_json() {
-                    output.text(&text);
-                }
-                done.push(value);
-            }
+            Ok((value, _)) if output.is_json() => done.push(value),
+            Ok((_, text)) => output.text(&text),
+            // A program gets one object, at the end; people see what went wrong as it does.
+            Err(failure) if output.is_json() => failures.push(failure),
             Err(failure) => {
-                // One is told at the end, and gives the exit code; the others here.
-                if let Some(earlier) = failed.replace(failure) {
-                    let _: ExitCode = Failure::report(earlier, output);
-                }
+                let code = failure.report(output);
+                told.get_or_insert(code);
             }
         }
     }
-    if output.is_json() {
-        match (names.len(), done.pop()) {
-            (1, Some(only)) => output.json(&only),
-            (1, None) => {}
-            (_, last) => {
-                done.extend(last);
-                output.json(&done);
-            }
-        }
+    match done.as_slice() {
+        [] => {}
+        [only] if names.len() == 1 => output.json(only),
+        _ => output.json(&done),
     }
-    failed.map_or(Ok(ExitCode::SUCCESS), Err)
+    match Failure::merge(failures) {
+        Some(failure) => Err(failure),
+        None => Ok(told.unwrap_or(ExitCode::SUCCESS)),
+    }
 }
