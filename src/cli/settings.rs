@@ -1,5 +1,6 @@
 //! Where the settings come from: flag, environment, configuration file, default.
 
+use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 
 use carboy::fsutil;
@@ -17,15 +18,15 @@ use super::exit::Failure;
 pub(super) struct GlobalArgs {
     /// Print JSON
     #[arg(long, global = true)]
-    json: bool,
-    /// The first part of all names [default: claude-bottle]
-    #[arg(long, global = true, value_name = "NAME", env = "CARBOY_PREFIX")]
+    pub(super) json: bool,
+    /// The first part of all names [env: CARBOY_PREFIX] [default: claude-bottle]
+    #[arg(long, global = true, value_name = "NAME")]
     prefix: Option<Prefix>,
-    /// Records and locks, on tmpfs [default: /run/carboy]
-    #[arg(long, global = true, value_name = "DIR", env = "CARBOY_STATE")]
+    /// Records and locks, on tmpfs [env: CARBOY_STATE] [default: /run/carboy]
+    #[arg(long, global = true, value_name = "DIR")]
     state: Option<PathBuf>,
-    /// Images, writable layers and logs, on disk [default: /var/lib/carboy]
-    #[arg(long, global = true, value_name = "DIR", env = "CARBOY_ROOT")]
+    /// Images, writable layers and logs, on disk [env: CARBOY_ROOT] [default: /var/lib/carboy]
+    #[arg(long, global = true, value_name = "DIR")]
     root: Option<PathBuf>,
 }
 
@@ -49,14 +50,34 @@ impl GlobalArgs {
         let file = read_file(&defaults.file)?;
         let default = Config::default();
         let pool = pool(&file, default.pool)?;
+        let prefix = match &self.prefix {
+            Some(prefix) => Some(prefix.clone()),
+            None => variable("CARBOY_PREFIX").map(parse_prefix).transpose()?,
+        };
+        let directory = |flag: &Option<PathBuf>, name: &str| {
+            flag.clone().or_else(|| variable(name).map(PathBuf::from))
+        };
+        let state = directory(&self.state, "CARBOY_STATE");
+        let root = directory(&self.root, "CARBOY_ROOT");
         Ok(Engine::new(Config {
-            prefix: self.prefix.clone().or(file.prefix).unwrap_or_default(),
-            state: absolute(self.state.clone().or(file.state).unwrap_or(defaults.state))?,
-            root: absolute(self.root.clone().or(file.root).unwrap_or(defaults.root))?,
+            prefix: prefix.or(file.prefix).unwrap_or_default(),
+            state: absolute(state.or(file.state).unwrap_or(defaults.state))?,
+            root: absolute(root.or(file.root).unwrap_or(defaults.root))?,
             pool,
             ..default
         }))
     }
+}
+
+/// A variable of the environment; one that is empty counts as unset.
+fn variable(name: &str) -> Option<OsString> {
+    std::env::var_os(name).filter(|value| !value.is_empty())
+}
+
+fn parse_prefix(value: OsString) -> Result<Prefix, Failure> {
+    let wrong = |e: &dyn std::fmt::Display| Failure::usage(format!("CARBOY_PREFIX: {e}"));
+    let text = value.into_string().map_err(|value| wrong(&value.display()))?;
+    Prefix::new(text).map_err(|e| wrong(&e))
 }
 
 struct Defaults {
