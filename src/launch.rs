@@ -155,8 +155,7 @@ pub(crate) fn container(
         stop_signal,
         labels: options.run.labels.clone(),
     };
-    let notes = unset.iter().map(|n| format!("-e {n}: it is not set here, so it is left out"));
-    Ok((container, notes.collect()))
+    Ok((container, unset.iter().map(|name| process::left_out(name)).collect()))
 }
 
 /// The ports of the image's daemons that are selected; none if something else is run.

@@ -7,6 +7,7 @@ use carboy::oci::process;
 use carboy::{Engine, Slug};
 
 use super::exit::Failure;
+use super::output::Output;
 
 /// Run a command in a bundle; its exit code is carboy's (125: carboy's own fault, 126: it cannot
 /// be run, 127: it is not there, 128+n: ended by signal n)
@@ -32,9 +33,10 @@ pub(super) struct Args {
 }
 
 impl Args {
-    pub(super) fn run(self, engine: &Engine) -> Result<ExitCode, Failure> {
+    pub(super) fn run(self, engine: &Engine, output: &Output) -> Result<ExitCode, Failure> {
         let environment = process::environment(&self.env, &super::inherited);
-        let (env, _unset) = environment.map_err(|e| Failure::new(&e))?;
+        let (env, unset) = environment.map_err(|e| Failure::new(&e))?;
+        output.notes(&unset.iter().map(|name| process::left_out(name)).collect::<Vec<_>>());
         let request = ExecRequest { args: self.command, env, cwd: self.workdir, user: self.user };
         let streams = ExecStreams {
             stdin: if self.interactive { Stdio::inherit() } else { Stdio::null() },

@@ -32,6 +32,8 @@ fn value(status: &BottleStatus, show_secrets: bool) -> Value {
     let mut value = serde_json::to_value(status).expect("text and numbers encode");
     if let (Some(object), Some(container)) = (value.as_object_mut(), &status.container) {
         object.insert("launch".to_owned(), launch(container, show_secrets));
+        // Also what is in force without having been asked for.
+        object["launch"]["limits"] = json!(status.limits);
     }
     value
 }
@@ -53,7 +55,6 @@ fn launch(container: &Container, show_secrets: bool) -> Value {
         "workdir": container.process.cwd,
         "user": container.process.user,
         "volumes": container.volumes,
-        "limits": container.limits,
         "labels": container.labels,
         "read_only": container.read_only,
         "init": container.init,

@@ -55,12 +55,15 @@ enum Verb {
 
 /// Parses the command line and runs the verb.
 pub(crate) fn run() -> ExitCode {
-    let json = std::env::args_os().take_while(|a| a != "--").any(|a| a == "--json");
-    let output = Output::new(json);
     let cli = match Cli::try_parse() {
         Ok(cli) => cli,
-        Err(e) => return exit::usage(&output, &e),
+        Err(e) => {
+            // Nobody knows which words are options: the likeliest reading decides the form.
+            let json = std::env::args_os().take_while(|a| a != "--").any(|a| a == "--json");
+            return exit::usage(&Output::new(json), &e);
+        }
     };
+    let output = Output::new(cli.global.json);
     match cli.run(&output) {
         Ok(code) => code,
         Err(failure) => failure.report(&output),
@@ -85,7 +88,7 @@ impl Verb {
             Self::Down(args) => args.run(engine, output),
             Self::Start(args) => args.run(engine, output),
             Self::Stop(args) => args.run(engine, output),
-            Self::Exec(args) => args.run(engine),
+            Self::Exec(args) => args.run(engine, output),
             Self::Logs(args) => args.run(engine, output),
             Self::Ps(args) => args.run(engine, output),
             Self::Inspect(args) => args.run(engine, output),

@@ -3,6 +3,7 @@
 use std::net::Ipv4Addr;
 use std::process::ExitCode;
 
+use carboy::engine::Listing;
 use carboy::{Engine, NetworkName, NetworkRequest};
 use ipnet::Ipv4Net;
 use serde_json::json;
@@ -74,7 +75,8 @@ impl Args {
                 });
             }
             Verb::Ls => {
-                let networks = engine.networks()?;
+                let Listing { items: networks, notes } = engine.networks()?;
+                output.notes(&notes);
                 output.data(&networks, || {
                     let titles = ["NAME", "SUBNET", "GATEWAY", "BRIDGE", "BUNDLES"];
                     let mut rows = vec![titles.map(str::to_owned).to_vec()];

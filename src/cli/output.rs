@@ -61,6 +61,11 @@ impl Output {
         self.error_bytes(format!("{text}\n").as_bytes());
     }
 
+    /// Tells the user what a verb has to say besides its result.
+    pub(super) fn notes(&self, notes: &[String]) {
+        notes.iter().for_each(|note| self.note(&format!("note: {note}")));
+    }
+
     /// Tells of a failure in the contract's form.
     pub(super) fn error_json(&self, value: &impl Serialize) {
         let text = serde_json::to_string(value).expect("values made of text encode");

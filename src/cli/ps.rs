@@ -3,7 +3,7 @@
 use std::process::ExitCode;
 
 use carboy::Engine;
-use carboy::engine::{BottleState, BottleStatus};
+use carboy::engine::{BottleState, BottleStatus, Listing};
 
 use super::exit::Failure;
 use super::output::{Output, table};
@@ -14,7 +14,8 @@ pub(super) struct Args {}
 
 impl Args {
     pub(super) fn run(self, engine: &Engine, output: &Output) -> Result<ExitCode, Failure> {
-        let bottles = engine.bottles()?;
+        let Listing { items: bottles, notes } = engine.bottles()?;
+        output.notes(&notes);
         output.data(&bottles, || {
             let titles = ["SLUG", "STATE", "BUNDLE IP", "IMAGE", "STARTED"];
             let mut rows = vec![titles.map(str::to_owned).to_vec()];

@@ -48,7 +48,7 @@ impl Args {
             run,
         };
         let report = engine.start(&spec, &super::inherited)?;
-        report.notes.iter().for_each(|note| output.note(&format!("note: {note}")));
+        output.notes(&report.notes);
         let value = json!({
             "slug": report.slug,
             "container": report.container,

@@ -22,7 +22,7 @@ pub use self::bottle::{PlanReport, UpReport};
 pub use self::bundle::{StartReport, StopReport};
 pub use self::error::Error;
 pub use self::network::{NetworkReport, NetworkRequest};
-pub use self::view::{BottleState, BottleStatus, NetworkStatus};
+pub use self::view::{BottleState, BottleStatus, Listing, NetworkStatus};
 
 /// An installation of carboy on this host. Making one does nothing.
 #[derive(Debug)]

@@ -9,10 +9,23 @@ use super::{Engine, Error};
 use crate::names::{NetworkName, Slug};
 use crate::oci::helper::monitor::log_dir;
 use crate::oci::log::{LOG_FILE, LogReader};
+use crate::oci::runtime_spec::DEFAULT_PIDS;
 use crate::oci::spec::{Container, ImageRef};
 use crate::oci::status::ContainerState;
+use crate::oci::{cgroup, spec::Limits};
 use crate::plan::BottleView;
-use crate::state::BundleRecord;
+use crate::resource::Resource;
+use crate::spec::{NetworkAddresses, NetworkSpec};
+use crate::state::{BundleRecord, StateError};
+
+/// What there is, as far as its records can be read.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Listing<T> {
+    /// What could be read.
+    pub items: Vec<T>,
+    /// A sentence for each record that could not, which names it.
+    pub notes: Vec<String>,
+}
 
 /// How a bottle's container stands.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
@@ -62,6 +75,9 @@ pub struct BottleStatus {
     /// What it was started with. Environment values are in it.
     #[serde(skip)]
     pub container: Option<Container>,
+    /// The bounds that are in force, those included that nobody asked for.
+    #[serde(skip)]
+    pub limits: Option<Limits>,
 }
 
 /// A network with its users.
@@ -86,25 +102,57 @@ pub struct NetworkStatus {
 }
 
 impl Engine {
-    /// All bottles: every bundle, and every network of ours that has none.
+    /// All bottles of this prefix: every bundle, and every network that has none. One that is
+    /// removed meanwhile is left out, one whose record is damaged is named in the notes.
     ///
     /// # Errors
-    /// If the records cannot be read.
-    pub fn bottles(&self) -> Result<Vec<BottleStatus>, Error> {
-        let mut all = Vec::new();
-        for (_, record) in self.state.bundles()? {
-            all.extend(self.status(&record.slug)?);
-        }
-        for network in self.state.network_names()? {
-            let prefix = format!("{}-bundle-", self.config.prefix);
-            let slug = network.as_str().strip_prefix(&prefix).and_then(|s| Slug::new(s).ok());
-            let Some(slug) = slug else { continue };
-            if !self.state.has_bundle(&self.config.prefix.container(&slug)) {
-                all.extend(self.status(&slug)?);
+    /// If the state directory cannot be read.
+    pub fn bottles(&self) -> Result<Listing<BottleStatus>, Error> {
+        let (mut items, mut notes) = (Vec::new(), Vec::new());
+        for name in self.state.bundle_names()? {
+            let record = match self.state.bundle(&name) {
+                Err(e @ StateError::Unreadable { .. }) => {
+                    // The record would say whose it is; the name is all there is.
+                    if name.as_str().starts_with(&format!("{}-sidecars-", self.config.prefix)) {
+                        notes.push(e.to_string());
+                    }
+                    continue;
+                }
+                other => other?,
+            };
+            let Some(record) = record else { continue };
+            // Another installation may keep its records here under another prefix.
+            if name != self.config.prefix.container(&record.slug) {
+                continue;
+            }
+            let network = match self.state.network(&record.network) {
+                Err(e @ StateError::Unreadable { .. }) => {
+                    notes.push(e.to_string());
+                    None
+                }
+                other => other?,
+            };
+            let network = network.map(|n| n.spec).or_else(|| network_of(&record));
+            if let Some(network) = network {
+                items.push(self.status(&record.slug, &network, Some(&record))?);
             }
         }
-        all.sort_by(|a, b| a.view.slug.cmp(&b.view.slug));
-        Ok(all)
+        for name in self.state.network_names()? {
+            let prefix = format!("{}-bundle-", self.config.prefix);
+            let slug = name.as_str().strip_prefix(&prefix).and_then(|s| Slug::new(s).ok());
+            let Some(slug) = slug else { continue };
+            if self.state.has_bundle(&self.config.prefix.container(&slug)) {
+                continue;
+            }
+            match self.state.network(&name) {
+                Ok(Some(network)) => items.push(self.status(&slug, &network.spec, None)?),
+                Ok(None) => {}
+                Err(e @ StateError::Unreadable { .. }) => notes.push(e.to_string()),
+                Err(e) => return Err(e.into()),
+            }
+        }
+        items.sort_by(|a, b| a.view.slug.cmp(&b.view.slug));
+        Ok(Listing { items, notes })
     }
 
     /// One bottle.
@@ -112,25 +160,32 @@ impl Engine {
     /// # Errors
     /// There is no such bottle, or its record cannot be read.
     pub fn inspect(&self, slug: &Slug) -> Result<BottleStatus, Error> {
-        self.status(slug)?.ok_or_else(|| Error::NoBottle { slug: slug.to_string() })
-    }
-
-    fn status(&self, slug: &Slug) -> Result<Option<BottleStatus>, Error> {
-        let name = self.config.prefix.container(slug);
-        let record = self.state.bundle(&name)?;
-        let network = match &record {
+        let record = self.state.bundle(&self.config.prefix.container(slug))?;
+        let name = match &record {
             Some(record) => record.network.clone(),
             None => self.config.prefix.network(slug),
         };
-        let Some(network) = self.state.network(&network)? else { return Ok(None) };
-        let network = network.spec;
-        let container = record.as_ref().and_then(BundleRecord::container);
+        let network = self.state.network(&name)?.map(|network| network.spec);
+        match network.or_else(|| network_of(record.as_ref()?)) {
+            Some(network) => self.status(slug, &network, record.as_ref()),
+            None => Err(Error::NoBottle { slug: slug.to_string() }),
+        }
+    }
+
+    fn status(
+        &self,
+        slug: &Slug,
+        network: &NetworkSpec,
+        record: Option<&BundleRecord>,
+    ) -> Result<BottleStatus, Error> {
+        let name = self.config.prefix.container(slug);
+        let container = record.and_then(BundleRecord::container);
         let ip = match container {
             Some(container) => container.ip,
             None => network.addresses.bundle_ip(None)?,
         };
         let mut status = BottleStatus {
-            view: BottleView::new(slug, &network, &name, ip, &self.config.netns),
+            view: BottleView::new(slug, network, &name, ip, &self.config.netns),
             image: container.map(|c| c.image.clone()),
             state: BottleState::Absent,
             pid: None,
@@ -139,6 +194,7 @@ impl Engine {
             finished_at: None,
             log_path: container.map(|c| log_dir(c).join(LOG_FILE)),
             container: container.cloned(),
+            limits: container.map(|c| in_force(&c.limits)).transpose()?,
         };
         if let Some(container) = container {
             match ContainerState::read(&container.state)? {
@@ -156,7 +212,7 @@ impl Engine {
                 }
             }
         }
-        Ok(Some(status))
+        Ok(status)
     }
 
     /// A reader of the bundle's log.
@@ -171,13 +227,22 @@ impl Engine {
         }
     }
 
-    /// All networks.
+    /// All networks, of any prefix. One that is removed meanwhile is left out, one whose record is
+    /// damaged is named in the notes.
     ///
     /// # Errors
-    /// If the records cannot be read.
-    pub fn networks(&self) -> Result<Vec<NetworkStatus>, Error> {
-        let names = self.state.network_names()?;
-        names.iter().map(|name| self.inspect_network(name)).collect()
+    /// If the state directory cannot be read.
+    pub fn networks(&self) -> Result<Listing<NetworkStatus>, Error> {
+        let (mut items, mut notes) = (Vec::new(), Vec::new());
+        for name in self.state.network_names()? {
+            match self.inspect_network(&name) {
+                Ok(network) => items.push(network),
+                Err(Error::NoNetwork { .. }) => {}
+                Err(Error::State(e @ StateError::Unreadable { .. })) => notes.push(e.to_string()),
+                Err(e) => return Err(e),
+            }
+        }
+        Ok(Listing { items, notes })
     }
 
     /// One network.
@@ -199,4 +264,27 @@ impl Engine {
             name: spec.name,
         })
     }
+}
+
+/// The network that a bundle was made for, from the bundle's own end of it: the network's record
+/// may be gone.
+fn network_of(record: &BundleRecord) -> Option<NetworkSpec> {
+    let veth = record.resources.iter().find_map(|r| match r {
+        Resource::Veth(veth) => Some(veth),
+        _ => None,
+    })?;
+    Some(NetworkSpec {
+        name: record.network.clone(),
+        addresses: NetworkAddresses::new(veth.address.trunc(), Some(veth.gateway)).ok()?,
+        internal: veth.internal,
+        mtu: veth.mtu,
+        uplink: None,
+    })
+}
+
+/// The bounds with the one that every container has where the host can enforce it.
+fn in_force(asked: &Limits) -> Result<Limits, Error> {
+    let enforced = cgroup::controllers()?.is_some_and(|all| all.contains("pids"));
+    let pids = asked.pids.or(enforced.then_some(DEFAULT_PIDS));
+    Ok(Limits { pids, ..asked.clone() })
 }

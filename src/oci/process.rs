@@ -193,6 +193,11 @@ pub fn environment(
     Ok((full, unset))
 }
 
+/// What the user should know of a bare name without a value.
+pub fn left_out(name: &str) -> String {
+    format!("-e {name}: it is not set here, so it is left out")
+}
+
 /// Adds what the environment does not set yet: `HOME` is known only once the user is resolved.
 pub fn complete(env: &mut Vec<String>, defaults: &[(&str, &str)]) {
     for (wanted, value) in defaults {
