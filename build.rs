@@ -1,5 +1,6 @@
 //! Builds the embedded sidecars image: the workspace member `sidecars` as a small static binary, and
-//! around it an OCI archive with one layer, `$OUT_DIR/sidecars.oci.tar`.
+//! around it an OCI archive with one layer, `$OUT_DIR/sidecars.oci.tar`, with the image's
+//! configuration beside it.
 //!
 //! The archive is reproducible: times are 0, entries sorted, paths of the building machine removed.
 //! Layer and archive are not compressed: the binary is small, and the layer's digest is then its
@@ -42,8 +43,9 @@ fn main() -> Result<()> {
     }
     let out_dir = PathBuf::from(variable("OUT_DIR")?);
     let binary = fs::read(build(&out_dir)?)?;
-    let (archive, digest) = image(&layer(&binary)?)?;
+    let Image { archive, config, digest } = image(&layer(&binary)?)?;
     fs::write(out_dir.join("sidecars.oci.tar"), archive)?;
+    fs::write(out_dir.join("sidecars.config.json"), config)?;
     println!("cargo::rustc-env=CARBOY_SIDECARS_DIGEST=sha256:{digest}");
     Ok(())
 }
@@ -120,8 +122,16 @@ fn layer(binary: &[u8]) -> Result<Vec<u8>> {
     tar.finish()
 }
 
-/// The archive around one layer and its manifest's digest (OCI image specification: image-layout.md, manifest.md, config.md).
-fn image(layer: &[u8]) -> Result<(Vec<u8>, String)> {
+/// What is embedded.
+struct Image {
+    archive: Vec<u8>,
+    config: String,
+    /// The manifest's.
+    digest: String,
+}
+
+/// The image of one layer (OCI image specification: image-layout.md, manifest.md, config.md).
+fn image(layer: &[u8]) -> Result<Image> {
     let layer_hex = sha256(layer);
     let architecture = architecture()?;
     let version = env::var("CARGO_PKG_VERSION")?;
@@ -157,7 +167,7 @@ fn image(layer: &[u8]) -> Result<(Vec<u8>, String)> {
     }
     tar.file("index.json", 0o644, index.as_bytes())?;
     tar.file("oci-layout", 0o644, br#"{"imageLayoutVersion":"1.0.0"}"#)?;
-    Ok((tar.finish()?, manifest_hex))
+    Ok(Image { archive: tar.finish()?, config, digest: manifest_hex })
 }
 
 /// The target's name in Go's words, as the specification asks for.

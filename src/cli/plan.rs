@@ -19,6 +19,7 @@ pub(super) struct Args {
 impl Args {
     pub(super) fn run(self, engine: &Engine, output: &Output) -> Result<ExitCode, Failure> {
         let plan = engine.plan(&self.bottle.spec()?, &super::inherited)?;
+        output.notes(&plan.notes);
         output.data(&plan, || text(&plan));
         Ok(ExitCode::SUCCESS)
     }

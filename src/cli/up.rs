@@ -22,7 +22,7 @@ pub(super) struct Args {
 impl Args {
     pub(super) fn run(self, engine: &Engine, output: &Output) -> Result<ExitCode, Failure> {
         let report = engine.up(&self.bottle.spec()?, self.replace, &super::inherited)?;
-        output.notes(&report.notes);
+        output.notes(&report.plan.notes);
         output.data(&report, || {
             let slug = &report.plan.view.slug;
             let title = if report.changed { "is up" } else { "is up already; nothing changed" };

@@ -5,7 +5,8 @@ use std::time::Duration;
 use serde::Serialize;
 
 use super::bundle::Wish;
-use super::network::{Ensured, NetworkRequest};
+use super::images::Embedded;
+use super::network::{Ensured, NetworkRequest, check_same};
 use super::{Engine, Error, StopReport, rolled_back};
 use crate::STOP_GRACE;
 use crate::host::KernelHost;
@@ -26,6 +27,9 @@ pub struct PlanReport {
     pub view: BottleView,
     /// The image.
     pub image: ImageRef,
+    /// What the user should know.
+    #[serde(skip)]
+    pub notes: Vec<String>,
 }
 
 /// A bottle that is up.
@@ -38,35 +42,38 @@ pub struct UpReport {
     pub changed: bool,
     /// The container's first process.
     pub pid: i32,
-    /// What the user should know.
-    #[serde(skip)]
-    pub notes: Vec<String>,
 }
 
 impl Engine {
-    /// What `up` would make; changes nothing on the host. (The embedded image is unpacked into the
-    /// image store the first time it is asked for.)
+    /// What `up` would make, or why it would refuse. Only reads: it makes no file and no directory,
+    /// and needs no embedded image in the store.
     ///
     /// # Errors
-    /// As [`Engine::up`] would say.
+    /// As [`Engine::up`] would say before its first change.
     pub fn plan(
         &self,
         spec: &BottleSpec,
         inherited: &impl Fn(&str) -> Option<String>,
     ) -> Result<PlanReport, Error> {
         let request = self.network_request(spec);
-        let network = match self.state.network(&request.name)? {
-            Some(record) => record.spec,
-            None => self.choose(&request)?,
+        let old = self.state.bundle(&self.config.prefix.container(&spec.slug));
+        let lost = matches!(self.state.network(&request.name), Err(StateError::Unreadable { .. }));
+        let old = match old {
+            // `up` clears away what nobody knows any more, and with a network its bundle.
+            Err(StateError::Unreadable { .. }) => None,
+            Ok(_) if lost => None,
+            other => other?,
         };
-        let (container, _) = self.wanted(spec, &network, inherited)?;
-        Ok(self.plan_report(&network, &container))
+        let foresee = Embedded::Foresee;
+        let (network, container, notes) =
+            self.check_wish(spec, &request, old.as_ref(), false, foresee, inherited)?;
+        Ok(PlanReport { notes, ..self.plan_report(&network, &container) })
     }
 
     fn plan_report(&self, network: &NetworkSpec, container: &Container) -> PlanReport {
         let Container { slug, name, ip, image, .. } = container;
         let view = BottleView::new(slug, network, name, *ip, &self.config.netns);
-        PlanReport { view, image: image.clone() }
+        PlanReport { view, image: image.clone(), notes: Vec::new() }
     }
 
     fn network_request(&self, spec: &BottleSpec) -> NetworkRequest {
@@ -84,10 +91,12 @@ impl Engine {
         &self,
         spec: &BottleSpec,
         network: &NetworkSpec,
+        embedded: Embedded,
         inherited: &impl Fn(&str) -> Option<String>,
     ) -> Result<(Container, Vec<String>), Error> {
         let ip = network.addresses.bundle_ip(spec.bundle_ip)?;
-        let wish = Wish { slug: &spec.slug, ip, image: &spec.image, options: &spec.options };
+        let (image, options) = (&spec.image, &spec.options);
+        let wish = Wish { slug: &spec.slug, ip, image, options, embedded };
         self.container(network, &wish, inherited)
     }
 
@@ -130,27 +139,30 @@ impl Engine {
             host.prepare(name)?;
         }
         let _hold = self.hold_images()?;
-        self.check_wish(spec, request, old.as_ref(), replace, inherited)?;
+        let unpack = Embedded::Unpack;
+        self.check_wish(spec, request, old.as_ref(), replace, unpack, inherited)?;
         let Ensured { record, fresh, changed } = self.ensure_network(&mut host, request)?;
-        let placed = self.wanted(spec, &record.spec, inherited).and_then(|(container, notes)| {
-            let report = self.plan_report(&record.spec, &container);
-            let same = old.as_ref().filter(|o| o.container() == Some(&container));
-            let phase = same.map(|o| o.phase);
-            let replaced = old.is_some() && phase.is_none();
-            if replaced {
-                self.clear_bundle(&mut host, name, None, STOP_GRACE)?;
-            }
-            let ports = container.ready_ports.clone();
-            let placed = self.place(&mut host, &record.spec, container, phase, notes)?;
-            Ok((report, replaced, placed, ports))
-        });
+        let placed =
+            self.wanted(spec, &record.spec, unpack, inherited).and_then(|(container, notes)| {
+                let report = self.plan_report(&record.spec, &container);
+                let same = old.as_ref().filter(|o| o.container() == Some(&container));
+                let phase = same.map(|o| o.phase);
+                let replaced = old.is_some() && phase.is_none();
+                if replaced {
+                    self.clear_bundle(&mut host, name, None, STOP_GRACE)?;
+                }
+                let ports = container.ready_ports.clone();
+                let placed = self.place(&mut host, &record.spec, container, phase, notes)?;
+                Ok((report, replaced, placed, ports))
+            });
         match placed {
             Ok((plan, replaced, placed, ports)) => {
                 let changed = changed || replaced || placed.changed;
                 if changed {
                     self.await_ready(&plan.view, &ports)?;
                 }
-                Ok(UpReport { plan, changed, pid: placed.pid, notes: placed.notes })
+                let plan = PlanReport { notes: placed.notes, ..plan };
+                Ok(UpReport { plan, changed, pid: placed.pid })
             }
             Err(error) if fresh => {
                 let left = self.take_network_back(&mut host, request);
@@ -189,25 +201,32 @@ impl Engine {
         }
     }
 
-    /// Finds everything that is wrong with the wish before anything changes.
+    /// Finds everything that is wrong with the wish before anything changes; what it makes.
     fn check_wish(
         &self,
         spec: &BottleSpec,
         request: &NetworkRequest,
         old: Option<&BundleRecord>,
         replace: bool,
+        embedded: Embedded,
         inherited: &impl Fn(&str) -> Option<String>,
-    ) -> Result<(), Error> {
-        let network = match self.state.network(&request.name)? {
-            Some(record) => record.spec,
-            None => self.choose(request)?,
+    ) -> Result<(NetworkSpec, Container, Vec<String>), Error> {
+        let network = match self.state.network(&request.name) {
+            Ok(Some(record)) => {
+                check_same(request, &record.spec)?;
+                record.spec
+            }
+            Ok(None) | Err(StateError::Unreadable { .. }) => self.choose(request)?,
+            Err(e) => return Err(e.into()),
         };
-        let (container, _) = self.wanted(spec, &network, inherited)?;
-        let Some(there) = old.and_then(BundleRecord::container) else { return Ok(()) };
+        let (container, notes) = self.wanted(spec, &network, embedded, inherited)?;
+        let Some(there) = old.and_then(BundleRecord::container) else {
+            return Ok((network, container, notes));
+        };
         let differences = launch::differences(there, &container);
         let cut_short = old.is_some_and(|o| o.phase == Phase::Applying) && !is_running(old)?;
         if differences.is_empty() || replace || cut_short {
-            return Ok(());
+            return Ok((network, container, notes));
         }
         Err(Error::Conflict { what: "bundle", name: container.name.to_string(), differences })
     }

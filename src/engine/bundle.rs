@@ -5,6 +5,7 @@ use std::net::Ipv4Addr;
 use std::path::Path;
 use std::time::Duration;
 
+use super::images::Embedded;
 use super::{Engine, Error, rolled_back};
 use crate::host::KernelHost;
 use crate::launch::{self, LaunchImage, Place};
@@ -108,7 +109,8 @@ impl Engine {
             return Err(Error::AddressInUse { ip, by: by.to_string() });
         }
         let options = spec.options();
-        let wish = Wish { slug: &spec.slug, ip, image: &spec.image, options: &options };
+        let embedded = Embedded::Unpack;
+        let wish = Wish { slug: &spec.slug, ip, image: &spec.image, options: &options, embedded };
         let _hold = self.hold_images()?;
         let (container, notes) = self.container(&network.spec, &wish, inherited)?;
         let mut host = self.host();
@@ -142,10 +144,10 @@ impl Engine {
         wish: &Wish<'_>,
         inherited: &impl Fn(&str) -> Option<String>,
     ) -> Result<(Container, Vec<String>), Error> {
-        let image = self.find_image(wish.image)?;
+        let image = self.find_image(wish.image, wish.embedded)?;
         let place = Place { ip: wish.ip, internal: network.internal };
         let options = wish.options;
-        let init = if options.run.init { Some(self.init_program()?) } else { None };
+        let init = if options.run.init { Some(self.init_program(wish.embedded)?) } else { None };
         let reference = ImageRef { reference: image.reference, digest: image.digest };
         let (config, layers) = (&image.config, image.layers);
         let image = LaunchImage { image: reference, config, layers, init };
@@ -358,6 +360,7 @@ pub(super) struct Wish<'a> {
     pub(super) ip: Ipv4Addr,
     pub(super) image: &'a str,
     pub(super) options: &'a LaunchOptions,
+    pub(super) embedded: Embedded,
 }
 
 /// The content of the bundle's resolver configuration, from the host's.

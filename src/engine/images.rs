@@ -4,13 +4,37 @@ use std::path::{Path, PathBuf};
 
 use super::{Engine, Error};
 use crate::oci::digest::Digest;
-use crate::oci::embedded;
+use crate::oci::reference::Reference;
 use crate::oci::source::Source;
 use crate::oci::store::{Hold, Image, ImageSummary, Loaded, Removed, Store};
+use crate::oci::{StoreError, embedded};
+
+/// What becomes of the embedded image if the store does not have it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Embedded {
+    /// It is unpacked.
+    Unpack,
+    /// It is told as it would be, and nothing is written.
+    Foresee,
+}
 
 impl Engine {
+    fn store_root(&self) -> PathBuf {
+        self.config.root.join("images")
+    }
+
     fn store(&self) -> Result<Store, Error> {
-        Ok(Store::open(&self.config.root.join("images"))?)
+        Ok(Store::open(&self.store_root())?)
+    }
+
+    /// The store as it is, to look for `name`: one that is absent has no image, and is not made.
+    fn store_with(&self, name: &str) -> Result<Store, Error> {
+        let root = self.store_root();
+        if let Some(store) = Store::look(&root)? {
+            return Ok(store);
+        }
+        Reference::parse(name).map_err(StoreError::from)?;
+        Err(StoreError::NotFound { name: name.to_owned(), root, there: Vec::new() }.into())
     }
 
     /// Keeps all images from being removed until it is dropped: held from the finding of an image
@@ -21,11 +45,18 @@ impl Engine {
 
     /// The image of that name. The embedded one is unpacked when it is asked for the first time,
     /// and again by a carboy that has another one.
-    pub(super) fn find_image(&self, name: &str) -> Result<Image, Error> {
-        let store = self.store()?;
+    pub(super) fn find_image(&self, name: &str, embedded: Embedded) -> Result<Image, Error> {
         if name != embedded::REFERENCE {
-            return Ok(store.resolve(name)?);
+            return Ok(self.store_with(name)?.resolve(name)?);
         }
+        if embedded == Embedded::Foresee {
+            let root = self.store_root();
+            // A directory that is no store is found now as well as later.
+            Store::look(&root)?;
+            let (digest, config) = (embedded::digest(), embedded::config());
+            return Ok(Store::foresee(&root, name, digest, config)?);
+        }
+        let store = self.store()?;
         match store.resolve(name) {
             Ok(image) if image.digest.as_str() == embedded::DIGEST => return Ok(image),
             // Absent, of another version, or damaged: the one at hand is as good as new.
@@ -36,14 +67,10 @@ impl Engine {
     }
 
     /// The program that `--init` puts into a container: the embedded image's own.
-    pub(super) fn init_program(&self) -> Result<PathBuf, Error> {
-        let image = self.find_image(embedded::REFERENCE)?;
-        Ok(image
-            .layers
-            .iter()
-            .map(|l| l.join("sidecars"))
-            .rfind(|p| p.exists())
-            .unwrap_or_default())
+    pub(super) fn init_program(&self, embedded: Embedded) -> Result<PathBuf, Error> {
+        let image = self.find_image(embedded::REFERENCE, embedded)?;
+        // It has one layer.
+        Ok(image.layers.last().map(|layer| layer.join("sidecars")).unwrap_or_default())
     }
 
     /// Loads the images of a docker-archive, an OCI archive or an OCI layout directory, under the
@@ -61,7 +88,8 @@ impl Engine {
     /// # Errors
     /// If the store cannot be read.
     pub fn images(&self) -> Result<Vec<ImageSummary>, Error> {
-        Ok(self.store()?.list()?)
+        let store = Store::look(&self.store_root())?;
+        Ok(store.map(|store| store.list()).transpose()?.unwrap_or_default())
     }
 
     /// Takes a name away; the image goes with its last one.
@@ -69,7 +97,7 @@ impl Engine {
     /// # Errors
     /// There is no such image, or a bundle uses it.
     pub fn remove_image(&self, name: &str) -> Result<Removed, Error> {
-        let store = self.store()?;
+        let store = self.store_with(name)?;
         let exclusive = store.exclusive()?;
         let users = self.state.bundles()?;
         let in_use: Vec<(Digest, String)> = users

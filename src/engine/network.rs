@@ -112,11 +112,7 @@ impl Engine {
         let Some(record) = self.state.network(&request.name)? else {
             return self.make_network(host, request);
         };
-        let differences = differences(request, &record.spec);
-        if !differences.is_empty() {
-            let name = request.name.to_string();
-            return Err(Error::Conflict { what: "network", name, differences });
-        }
+        check_same(request, &record.spec)?;
         let expect = match record.phase {
             Phase::Done => Expect::Existing,
             Phase::Applying => Expect::Fresh,
@@ -269,6 +265,15 @@ fn check_addresses(request: &NetworkRequest) -> Result<(), Error> {
         NetworkAddresses::new(subnet, request.gateway)?;
     }
     Ok(())
+}
+
+/// Refuses a network that exists otherwise than asked for.
+pub(super) fn check_same(request: &NetworkRequest, there: &NetworkSpec) -> Result<(), Error> {
+    let differences = differences(request, there);
+    if differences.is_empty() {
+        return Ok(());
+    }
+    Err(Error::Conflict { what: "network", name: request.name.to_string(), differences })
 }
 
 /// What the network that exists has otherwise than asked for.

@@ -1,12 +1,30 @@
 //! The sidecars image that is part of this program, so that a bottle needs no registry and no
 //! image file. `build.rs` makes it from `images/sidecars`.
 
+use oci_spec::image::ImageConfiguration;
+
+use super::digest::Digest;
+
 /// The image as an OCI archive: a tar of an OCI image layout (`image-layout.md`) with one manifest,
 /// for the architecture of this program.
 pub static ARCHIVE: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/sidecars.oci.tar"));
 
+/// The image's configuration, as the archive has it too: what the image would run is known without
+/// unpacking it.
+pub static CONFIG: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/sidecars.config.json"));
+
 /// The manifest's digest: tells whether the store has this very image.
 pub const DIGEST: &str = env!("CARBOY_SIDECARS_DIGEST");
+
+/// The manifest's digest as a value.
+pub fn digest() -> Digest {
+    DIGEST.parse().expect("the build script made it of a hash")
+}
+
+/// The image's configuration as a value.
+pub fn config() -> ImageConfiguration {
+    serde_json::from_slice(CONFIG).expect("the build script's configuration is valid")
+}
 
 /// The name of the image, as its archive has it too (`org.opencontainers.image.ref.name`).
 pub const REFERENCE: &str = "embedded:sidecars";
@@ -15,11 +33,10 @@ pub const REFERENCE: &str = "embedded:sidecars";
 mod tests {
     use std::collections::BTreeMap;
 
-    use oci_spec::image::{Descriptor, ImageConfiguration, ImageIndex, ImageManifest, MediaType};
+    use oci_spec::image::{Descriptor, ImageIndex, ImageManifest, MediaType};
     use tar_core::parse::{Limits, ParseEvent, Parser};
 
     use super::*;
-    use crate::oci::digest::Digest;
 
     /// The entries of a tar archive: path, mode, content.
     fn entries(archive: &[u8]) -> BTreeMap<String, (u32, Vec<u8>)> {
@@ -66,6 +83,7 @@ mod tests {
             serde_json::from_slice(&blob(&layout, descriptor)).expect("a manifest");
         let config: ImageConfiguration =
             serde_json::from_slice(&blob(&layout, manifest.config())).expect("a configuration");
+        assert_eq!(blob(&layout, manifest.config()), CONFIG);
         let process = config.config().as_ref().expect("what to run");
         assert_eq!(process.entrypoint().as_deref(), Some(&["/sidecars".to_owned()][..]));
         assert_eq!(process.user().as_deref(), Some("65534:65534"));

@@ -116,6 +116,33 @@ impl Store {
         Ok(Self { root, form, limits: Limits::default() })
     }
 
+    /// Opens the store at `root`; `None` if there is none. Makes nothing.
+    ///
+    /// # Errors
+    /// As [`Store::open`].
+    pub fn look(root: &Path) -> Result<Option<Self>, StoreError> {
+        let root = std::path::absolute(root).map_err(StoreError::io("find", root))?;
+        let form = files::read_schema(&root)?;
+        Ok(form.map(|form| Self { root, form, limits: Limits::default() }))
+    }
+
+    /// An image as it is, or will be, in the store at `root`, by what its documents say. Reads
+    /// nothing.
+    ///
+    /// # Errors
+    /// [`StoreError::Document`] if the configuration has no valid layers.
+    pub fn foresee(
+        root: &Path,
+        reference: &str,
+        digest: Digest,
+        config: ImageConfiguration,
+    ) -> Result<Image, StoreError> {
+        let root = std::path::absolute(root).map_err(StoreError::io("find", root))?;
+        let chain = chain_of(&root, &config, &digest)?;
+        let layers = chain.iter().map(|id| layer(&root, id).join(DIFF)).collect();
+        Ok(Image { reference: reference.to_owned(), digest, config, layers })
+    }
+
     /// How its layers are written; `Form::Rootless` ones are mounted with `userxattr`.
     pub fn form(&self) -> Form {
         self.form
@@ -216,7 +243,7 @@ impl Store {
     }
 
     fn layer(&self, chain_id: &Digest) -> PathBuf {
-        self.root.join(LAYERS).join(chain_id.hex())
+        layer(&self.root, chain_id)
     }
 
     fn staging(&self) -> PathBuf {
@@ -246,17 +273,29 @@ impl Store {
         config: &ImageConfiguration,
         digest: &Digest,
     ) -> Result<Vec<Digest>, StoreError> {
-        let diff_ids = image_config::diff_ids(config).map_err(|reason| StoreError::Document {
-            file: self.root.display().to_string(),
-            what: "configuration",
-            name: digest.to_string(),
-            reason,
-        })?;
-        Ok(image_config::chain_ids(&diff_ids))
+        chain_of(&self.root, config, digest)
     }
 
     /// What is known of a layer; `None` if it is not there.
     fn layer_record(&self, chain_id: &Digest) -> Result<Option<LayerRecord>, StoreError> {
         files::read_json(&self.layer(chain_id).join(LAYER_RECORD))
     }
+}
+
+fn layer(root: &Path, chain_id: &Digest) -> PathBuf {
+    root.join(LAYERS).join(chain_id.hex())
+}
+
+fn chain_of(
+    root: &Path,
+    config: &ImageConfiguration,
+    digest: &Digest,
+) -> Result<Vec<Digest>, StoreError> {
+    let diff_ids = image_config::diff_ids(config).map_err(|reason| StoreError::Document {
+        file: root.display().to_string(),
+        what: "configuration",
+        name: digest.to_string(),
+        reason,
+    })?;
+    Ok(image_config::chain_ids(&diff_ids))
 }

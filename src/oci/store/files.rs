@@ -67,7 +67,7 @@ pub(super) fn open_root(root: &Path) -> Result<Form, StoreError> {
     Ok(form)
 }
 
-fn read_schema(root: &Path) -> Result<Option<Form>, StoreError> {
+pub(super) fn read_schema(root: &Path) -> Result<Option<Form>, StoreError> {
     let Some(text) = read(&root.join(SCHEMA))? else { return Ok(None) };
     match text.as_slice() {
         text if text == PRIVILEGED.as_bytes() => Ok(Some(Form::Privileged)),
