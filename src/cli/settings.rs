@@ -49,7 +49,7 @@ impl GlobalArgs {
         let defaults = defaults();
         let file = read_file(&defaults.file)?;
         let default = Config::default();
-        let pool = pool(&file, default.pool)?;
+        let pool = pool(&defaults.file, &file, default.pool)?;
         let prefix = match &self.prefix {
             Some(prefix) => Some(prefix.clone()),
             None => variable("CARBOY_PREFIX").map(parse_prefix).transpose()?,
@@ -121,12 +121,13 @@ fn read_file(path: &Path) -> Result<File, Failure> {
     toml::from_str(text).map_err(|e| wrong(&e.message()))
 }
 
-fn pool(file: &File, default: Pool) -> Result<Pool, Failure> {
+fn pool(path: &Path, file: &File, default: Pool) -> Result<Pool, Failure> {
     let range = file.pool.unwrap_or(default.range);
     let prefix = file.pool_prefix.unwrap_or(default.prefix);
     if range.trunc() != range || !(range.prefix_len()..=30).contains(&prefix) {
         return Err(Failure::usage(format!(
-            "pool {range} cannot be parted into subnets of prefix /{prefix}"
+            "configuration file {}: pool {range} cannot be parted into subnets of prefix /{prefix}",
+            path.display()
         )));
     }
     Ok(Pool { range, prefix })
