@@ -154,14 +154,34 @@ fn up_with_the_same_spec_writes_nothing() {
     let state = "ip -j link; ip -j address; ip -j route; ip -j neigh show nud permanent; \
                  nft -a list ruleset; ip -j -n claude-bottle-sidecars-demo address";
     let before = comparable(&host.run(["sh", "-c", state]).ok().stdout());
-    let mut monitor = host.spawn(["ip", "monitor", "all"]);
+    // Neighbour entries change by themselves.
+    let links = ["ip", "-oneline", "monitor", "link", "address", "route", "rule", "netconf"];
+    let firewall = ["nft", "monitor"];
+    let mut monitors = [host.spawn(links), host.spawn(firewall)];
+    // Each must see a change, or it would see nothing of carboy's either.
+    let marks = [
+        "ip link add mark0 type bridge && ip link del mark0",
+        "nft add table inet mark0 && nft delete table inet mark0",
+    ];
+    std::thread::sleep(std::time::Duration::from_millis(500));
+    for mark in marks {
+        host.run(["sh", "-c", mark]).ok();
+    }
     let again = up(&host, &arguments);
     assert_eq!(again["changed"], false);
     assert_eq!(again["pid"], bottle["pid"]);
     assert_eq!(comparable(&host.run(["sh", "-c", state]).ok().stdout()), before);
-    monitor.kill();
-    let seen: Vec<String> = monitor.lines().filter(|l| l.contains("cb-")).collect();
-    assert!(!seen.iter().any(|l| l.contains("Deleted")), "{seen:#?}");
+    std::thread::sleep(std::time::Duration::from_millis(200));
+    for monitor in &mut monitors {
+        monitor.kill();
+        let (marks, seen): (Vec<String>, Vec<String>) =
+            monitor.lines().partition(|line| line.contains("mark0"));
+        assert!(!marks.is_empty(), "it watches nothing: {seen:#?}");
+        // The marks' own transactions are those of the program nft.
+        let noise = |line: &str| line.trim().is_empty() || line.ends_with("(nft)");
+        let ours: Vec<&String> = seen.iter().filter(|line| !noise(line)).collect();
+        assert!(ours.is_empty(), "{ours:#?}");
+    }
     down(&host, "demo");
 }
 

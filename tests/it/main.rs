@@ -20,6 +20,7 @@ mod network;
 mod start_stop;
 mod store;
 mod up_down;
+mod verbs;
 
 use std::path::Path;
 

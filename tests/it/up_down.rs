@@ -87,8 +87,12 @@ fn many_bottles_answer_at_the_first_attempt() {
 #[test]
 fn plan_changes_nothing_and_says_what_up_does() {
     let host = TestHost::new();
+    let files = ["find", "/run", "/var/lib", "-printf", "%y %m %s %T@ %p\\n"];
+    let before = host.run(files).ok().stdout();
     let plan = host.carboy(&["plan", "--json", "demo"]).ok().stdout_json();
     host.assert_clean();
+    assert_eq!(host.run(files).ok().stdout(), before);
+    assert!(!host.path("/var/lib/carboy").exists() && !host.path("/run/carboy").exists());
     let bottle = up(&host, &["demo"]);
     let keys = [
         "slug",

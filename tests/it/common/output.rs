@@ -95,13 +95,15 @@ impl Output {
     pub(crate) fn error(&self, exit: i32, code: &str) -> Value {
         self.code(exit);
         assert_eq!(self.stdout(), "", "stdout carries data only: {self}");
-        let json = self.stderr_json();
-        let error = json.get("error").unwrap_or(&json).clone();
+        let error = self.stderr_json();
+        let keys: Vec<&str> =
+            error.as_object().into_iter().flat_map(|o| o.keys().map(String::as_str)).collect();
+        assert_eq!(keys, ["causes", "code", "hint", "message"], "{self}");
         assert_eq!(error["code"], code, "{self}");
         assert!(error["message"].as_str().is_some_and(|m| !m.is_empty()), "message: {self}");
-        for key in ["hint", "causes"] {
-            assert!(error.get(key).is_some(), "{key}: {self}");
-        }
+        assert!(error["hint"].is_string() || error["hint"].is_null(), "hint: {self}");
+        let texts = |causes: &Vec<Value>| causes.iter().all(Value::is_string);
+        assert!(error["causes"].as_array().is_some_and(texts), "causes: {self}");
         error
     }
 }
