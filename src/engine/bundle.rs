@@ -322,7 +322,7 @@ impl Engine {
         request: ExecRequest,
         streams: ExecStreams,
     ) -> Result<helper::ExecCode, Error> {
-        Self::require_bundle_privileges()?;
+        Self::require_command_privileges()?;
         let (container, started) = self.running(slug)?;
         Ok(helper::exec(&self.config.helper, &container, &started, request, streams)?)
     }
