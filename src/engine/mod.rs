@@ -96,6 +96,12 @@ impl Engine {
     }
 }
 
+/// The outcome of a verb once its locks are given back: its own error before one of the locks.
+fn settle<T>(result: Result<T, Error>, released: Result<(), Error>) -> Result<T, Error> {
+    let value = result?;
+    released.map(|()| value)
+}
+
 /// The error of a failed attempt, with what could not be taken back.
 fn rolled_back(
     action: &'static str,
