@@ -6,8 +6,8 @@ use serde::Serialize;
 
 use super::bundle::Wish;
 use super::images::Embedded;
-use super::network::{Ensured, NetworkRequest, check_same};
-use super::{Engine, Error, StopReport, rolled_back};
+use super::network::{self, Ensured, NetworkRequest};
+use super::{Engine, Error, StopReport, rolled_back, settle};
 use crate::STOP_GRACE;
 use crate::host::KernelHost;
 use crate::launch;
@@ -17,7 +17,7 @@ use crate::oci::status::ContainerState;
 use crate::plan::BottleView;
 use crate::reconcile::RemoveError;
 use crate::spec::{BottleSpec, NetworkSpec};
-use crate::state::{BundleRecord, Phase, StateError};
+use crate::state::{BundleRecord, StateError};
 
 /// What a bottle will be, before anything starts.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
@@ -44,6 +44,15 @@ pub struct UpReport {
     pub pid: i32,
 }
 
+/// A wish that can be met.
+struct Checked {
+    network: NetworkSpec,
+    /// The network that exists is another one and is to be replaced.
+    another_network: bool,
+    container: Container,
+    notes: Vec<String>,
+}
+
 impl Engine {
     /// What `up` would make, or why it would refuse. Only reads: it makes no file and no directory,
     /// and needs no embedded image in the store.
@@ -56,18 +65,11 @@ impl Engine {
         inherited: &impl Fn(&str) -> Option<String>,
     ) -> Result<PlanReport, Error> {
         let request = self.network_request(spec);
-        let old = self.state.bundle(&self.config.prefix.container(&spec.slug));
-        let lost = matches!(self.state.network(&request.name), Err(StateError::Unreadable { .. }));
-        let old = match old {
-            // `up` clears away what nobody knows any more, and with a network its bundle.
-            Err(StateError::Unreadable { .. }) => None,
-            Ok(_) if lost => None,
-            other => other?,
-        };
+        let old = readable(self.state.bundle(&self.config.prefix.container(&spec.slug)))?;
         let foresee = Embedded::Foresee;
-        let (network, container, notes) =
-            self.check_wish(spec, &request, old.as_ref(), false, foresee, inherited)?;
-        Ok(PlanReport { notes, ..self.plan_report(&network, &container) })
+        let checked = self.check_wish(spec, &request, old.as_ref(), false, foresee, inherited)?;
+        let report = self.plan_report(&checked.network, &checked.container);
+        Ok(PlanReport { notes: checked.notes, ..report })
     }
 
     fn plan_report(&self, network: &NetworkSpec, container: &Container) -> PlanReport {
@@ -114,13 +116,18 @@ impl Engine {
     ) -> Result<UpReport, Error> {
         Self::require_bundle_privileges()?;
         let request = self.network_request(spec);
+        network::check_addresses(&request, spec.bundle_ip)?;
         let name = self.config.prefix.container(&spec.slug);
         let network_lock = self.state.lock_network(&request.name)?;
         let bundle_lock = self.state.lock_bundle(&name)?;
-        let report = self.up_locked(spec, &request, &name, replace, inherited);
-        self.release_bundle(&name, bundle_lock)?;
-        self.release_network(&request.name, network_lock)?;
-        report
+        let result = self.up_locked(spec, &request, &name, replace, inherited);
+        let released = self.release_bundle(&name, bundle_lock);
+        let released = released.and(self.release_network(&request.name, network_lock));
+        let (mut report, ready_ports) = settle(result, released)?;
+        // Without the locks: `down` need not wait for daemons that never come.
+        self.await_ready(&report.plan.view, &ready_ports)?;
+        report.plan.notes.extend(self.check_alive(&spec.slug)?);
+        Ok(report)
     }
 
     fn up_locked(
@@ -130,45 +137,45 @@ impl Engine {
         name: &ContainerName,
         replace: bool,
         inherited: &impl Fn(&str) -> Option<String>,
-    ) -> Result<UpReport, Error> {
+    ) -> Result<(UpReport, Vec<u16>), Error> {
         let mut host = self.host();
-        self.clear_unreadable(&mut host, &spec.slug)?;
-        let old = self.state.bundle(name)?;
+        let old = readable(self.state.bundle(name))?;
         if !is_running(old.as_ref())? {
             // It waits for the kernel while this process works on the network.
             host.prepare(name)?;
         }
         let _hold = self.hold_images()?;
         let unpack = Embedded::Unpack;
-        self.check_wish(spec, request, old.as_ref(), replace, unpack, inherited)?;
+        let checked = self.check_wish(spec, request, old.as_ref(), replace, unpack, inherited)?;
+        self.clear_unreadable(&mut host, &spec.slug)?;
+        if checked.another_network {
+            self.clear_bundle(&mut host, name, Some(&spec.slug), STOP_GRACE)?;
+            self.clear_network(&mut host, &request.name)?;
+        }
+        let old = self.state.bundle(name)?;
         let Ensured { record, fresh, changed } = self.ensure_network(&mut host, request)?;
-        let placed =
-            self.wanted(spec, &record.spec, unpack, inherited).and_then(|(container, notes)| {
-                let report = self.plan_report(&record.spec, &container);
-                let same = old.as_ref().filter(|o| o.container() == Some(&container));
-                let phase = same.map(|o| o.phase);
-                let replaced = old.is_some() && phase.is_none();
-                if replaced {
-                    self.clear_bundle(&mut host, name, None, STOP_GRACE)?;
-                }
-                let ports = container.ready_ports.clone();
-                let placed = self.place(&mut host, &record.spec, container, phase, notes)?;
-                Ok((report, replaced, placed, ports))
-            });
-        match placed {
-            Ok((plan, replaced, placed, ports)) => {
-                let changed = changed || replaced || placed.changed;
-                if changed {
-                    self.await_ready(&plan.view, &ports)?;
-                }
-                let plan = PlanReport { notes: placed.notes, ..plan };
-                Ok(UpReport { plan, changed, pid: placed.pid })
+        let wanted = self.wanted(spec, &record.spec, unpack, inherited);
+        let placed = wanted.and_then(|(container, notes)| {
+            let plan = self.plan_report(&record.spec, &container);
+            let same = old.as_ref().filter(|o| o.container() == Some(&container));
+            let phase = same.map(|o| o.phase);
+            let replaced = old.is_some() && phase.is_none();
+            if replaced {
+                self.clear_bundle(&mut host, name, None, STOP_GRACE)?;
             }
-            Err(error) if fresh => {
+            let ports = container.ready_ports.clone();
+            let placed = self.place(&mut host, &record.spec, container, phase, notes)?;
+            let changed = changed || replaced || placed.changed;
+            let plan = PlanReport { notes: placed.notes, ..plan };
+            Ok((UpReport { plan, changed, pid: placed.pid }, ports))
+        });
+        match placed {
+            // Not from under a bundle that could not be taken back.
+            Err(error) if fresh && !self.state.has_bundle(name) => {
                 let left = self.take_network_back(&mut host, request);
                 Err(rolled_back("`up`", error, left))
             }
-            Err(error) => Err(error),
+            other => other,
         }
     }
 
@@ -201,7 +208,7 @@ impl Engine {
         }
     }
 
-    /// Finds everything that is wrong with the wish before anything changes; what it makes.
+    /// Finds everything that is wrong with the wish before anything changes.
     fn check_wish(
         &self,
         spec: &BottleSpec,
@@ -210,25 +217,34 @@ impl Engine {
         replace: bool,
         embedded: Embedded,
         inherited: &impl Fn(&str) -> Option<String>,
-    ) -> Result<(NetworkSpec, Container, Vec<String>), Error> {
-        let network = match self.state.network(&request.name) {
-            Ok(Some(record)) => {
-                check_same(request, &record.spec)?;
-                record.spec
+    ) -> Result<Checked, Error> {
+        let there = readable(self.state.network(&request.name))?;
+        let mut another_network = false;
+        let network = match there {
+            None => self.choose(request)?,
+            Some(record) => {
+                let differences = network::differences(request, &record.spec);
+                another_network = !differences.is_empty();
+                match (another_network, replace) {
+                    (false, _) => record.spec,
+                    (true, true) => self.choose(request)?,
+                    (true, false) => {
+                        let name = request.name.to_string();
+                        return Err(Error::Conflict { what: "network", name, differences });
+                    }
+                }
             }
-            Ok(None) | Err(StateError::Unreadable { .. }) => self.choose(request)?,
-            Err(e) => return Err(e.into()),
         };
         let (container, notes) = self.wanted(spec, &network, embedded, inherited)?;
-        let Some(there) = old.and_then(BundleRecord::container) else {
-            return Ok((network, container, notes));
-        };
-        let differences = launch::differences(there, &container);
-        let cut_short = old.is_some_and(|o| o.phase == Phase::Applying) && !is_running(old)?;
-        if differences.is_empty() || replace || cut_short {
-            return Ok((network, container, notes));
+        let checked = Checked { network, another_network, container, notes };
+        let Some(there) = old.and_then(BundleRecord::container) else { return Ok(checked) };
+        let differences = launch::differences(there, &checked.container);
+        // What has ended, or was never there in full, stands in nobody's way.
+        if differences.is_empty() || replace || !is_running(old)? {
+            return Ok(checked);
         }
-        Err(Error::Conflict { what: "bundle", name: container.name.to_string(), differences })
+        let name = checked.container.name.to_string();
+        Err(Error::Conflict { what: "bundle", name, differences })
     }
 
     /// Takes the bottle down: the bundle, then its network. Whatever state it is in, all that is
@@ -255,10 +271,18 @@ impl Engine {
             Ok(_) => self.clear_network(&mut self.host(), &network),
             Err(e) => Err(e),
         };
-        self.release_bundle(&name, bundle_lock)?;
-        self.release_network(&network, network_lock)?;
-        let changed = bundle?;
-        Ok(StopReport { slug: slug.clone(), changed: removed? || changed })
+        let released = self.release_bundle(&name, bundle_lock);
+        let released = released.and(self.release_network(&network, network_lock));
+        let changed = bundle.and_then(|bundle| Ok(removed? || bundle));
+        Ok(StopReport { slug: slug.clone(), changed: settle(changed, released)? })
+    }
+}
+
+/// A record that cannot be read counts as none: what it was about is found by its names.
+fn readable<T>(record: Result<Option<T>, StateError>) -> Result<Option<T>, Error> {
+    match record {
+        Err(StateError::Unreadable { .. }) => Ok(None),
+        other => Ok(other?),
     }
 }
 
