@@ -38,11 +38,11 @@ fn a_caller_that_ignores_the_end_of_its_children_gets_exit_codes() {
     let host = TestHost::new();
     load(&host, &images::busybox());
     up(&host, &["demo", "--image", "test-busybox"]);
-    let said = shell(&host, r#"trap '' CHLD; exec "$0" exec demo -- sh -c 'exit 7'"#);
+    let said = shell(&host, r#"exec env --ignore-signal=CHLD "$0" exec demo -- sh -c 'exit 7'"#);
     assert_eq!(said.code, Some(7), "{said}");
     down(&host, "demo");
-    let script = r#"trap '' CHLD
-                    exec "$0" up --json demo --image test-busybox -- sh -c 'sleep 0.2; exit 3'"#;
+    let script = r#"exec env --ignore-signal=CHLD "$0" up --json demo --image test-busybox -- \
+                    sh -c 'sleep 0.2; exit 3'"#;
     report(&shell(&host, script));
     assert!(poll(SOON, || inspect(&host, "demo")["state"] == "exited"));
     assert_eq!(inspect(&host, "demo")["exit_code"], 3);
