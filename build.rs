@@ -22,8 +22,8 @@ type Result<T> = std::result::Result<T, Box<dyn Error>>;
 /// The name of the image in its archive; `oci::embedded::REFERENCE` is the same.
 const REFERENCE: &str = "embedded:sidecars";
 
-/// The daemons that take connections, and their TCP ports: the image's exposed ports, and the label
-/// by which `up` knows what to wait for.
+/// The daemons and their TCP ports: the image's exposed ports, and the label by which `up` knows
+/// which daemons there are and what to wait for.
 const DAEMON_PORTS: [(&str, u16); 2] = [("health", 9000), ("echo", 9001)];
 
 /// What the binary and the image are made from. The tests of `sidecars` are not among them.

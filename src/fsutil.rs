@@ -6,6 +6,8 @@ use std::io::{self, Write};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
+use rustix::fs::{FlockOperation, flock};
+
 use crate::error::{Classify, ErrorKind};
 
 /// An error of the file system, with the path it is about.
@@ -74,7 +76,7 @@ pub fn create_private_dir(path: &Path) -> Result<(), PathError> {
             // removed it.
             Err(e)
                 if e.kind() == io::ErrorKind::AlreadyExists
-                    && (path.is_dir() || !path.exists()) => {}
+                    && (path.is_dir() || fs::symlink_metadata(path).is_err()) => {}
             other => return other.at("create directory", path),
         }
     }
@@ -185,7 +187,19 @@ impl LockFile {
     /// # Errors
     /// What the kernel said.
     pub fn attempt(path: &Path) -> Result<Option<Self>, PathError> {
-        use rustix::fs::{FlockOperation, flock};
+        Self::lock(path, FlockOperation::LockExclusive)
+    }
+
+    /// Takes the exclusive lock if nobody has it. `None` if somebody does, or if the directory is
+    /// not there.
+    ///
+    /// # Errors
+    /// What the kernel said.
+    pub fn attempt_now(path: &Path) -> Result<Option<Self>, PathError> {
+        Self::lock(path, FlockOperation::NonBlockingLockExclusive)
+    }
+
+    fn lock(path: &Path, operation: FlockOperation) -> Result<Option<Self>, PathError> {
         let opened =
             OpenOptions::new().write(true).create(true).truncate(false).mode(0o600).open(path);
         let file = match opened {
@@ -193,8 +207,9 @@ impl LockFile {
             other => other.at("open", path)?,
         };
         loop {
-            match flock(&file, FlockOperation::LockExclusive) {
+            match flock(&file, operation) {
                 Err(rustix::io::Errno::INTR) => {}
+                Err(rustix::io::Errno::WOULDBLOCK) => return Ok(None),
                 other => break other.at("lock", path)?,
             }
         }

@@ -22,7 +22,8 @@ use crate::spec::{DAEMONS_VARIABLE, LaunchOptions};
 /// The variable that tells a bundle which bottle it serves.
 const SLUG_VARIABLE: &str = "CARBOY_SLUG";
 
-/// The image label that names the daemons and their TCP ports: `name=port/tcp`, separated by commas.
+/// The image label that names the daemons: `name`, or `name=port/tcp` for one that takes connections,
+/// separated by commas.
 const DAEMONS_LABEL: &str = "dev.carboy.daemons";
 
 /// Where `--init` puts the init inside: `/sidecars` of the embedded image.
@@ -44,6 +45,14 @@ pub enum LaunchError {
     /// The image's stop signal.
     #[error(transparent)]
     Signal(#[from] SignalError),
+    /// A daemon that the image does not have.
+    #[error("the image has no daemon {name:?}; it has {known}")]
+    UnknownDaemon {
+        /// As given.
+        name: String,
+        /// The names it has.
+        known: String,
+    },
     /// A volume's source that is not there.
     #[error("volume source {} does not exist", path.display())]
     NoVolumeSource {
@@ -68,6 +77,7 @@ impl Classify for LaunchError {
             Self::Volume(e) => e.kind(),
             Self::Limit(e) => e.kind(),
             Self::Signal(e) => e.kind(),
+            Self::UnknownDaemon { .. } => ErrorKind::Invalid,
             Self::NoVolumeSource { .. } => ErrorKind::NotFound,
             Self::VolumeSource { .. } => ErrorKind::Failed,
         }
@@ -82,7 +92,7 @@ impl Classify for LaunchError {
             Self::NoVolumeSource { .. } => {
                 Some("carboy makes no directory on the host: create it first".to_owned())
             }
-            Self::VolumeSource { .. } => None,
+            Self::UnknownDaemon { .. } | Self::VolumeSource { .. } => None,
         }
     }
 }
@@ -146,7 +156,7 @@ pub(crate) fn container(
         layers: image.layers,
         ip: place.ip,
         internal: place.internal,
-        ready_ports: ready_ports(of_image, options, &process.env),
+        ready_ports: ready_ports(of_image, options, &process.env)?,
         process,
         volumes,
         limits: parse_limits(options)?,
@@ -159,24 +169,34 @@ pub(crate) fn container(
     Ok((container, notes.collect()))
 }
 
-/// The ports of the image's daemons that are selected; none if something else is run.
+/// The ports of the image's daemons that are selected; none if the image declares no daemons, or
+/// if something else is run.
 fn ready_ports(
     image: Option<&oci_spec::image::Config>,
     options: &LaunchOptions,
     env: &[String],
-) -> Vec<u16> {
-    if options.entrypoint.is_some() || !options.command.is_empty() {
-        return Vec::new();
-    }
+) -> Result<Vec<u16>, LaunchError> {
     let label = image.and_then(|c| c.labels().as_ref()?.get(DAEMONS_LABEL));
+    let Some(label) = label else { return Ok(Vec::new()) };
+    if options.entrypoint.is_some() || !options.command.is_empty() {
+        return Ok(Vec::new());
+    }
+    let declared: Vec<(&str, &str)> =
+        label.split(',').map(str::trim).map(|e| e.split_once('=').unwrap_or((e, ""))).collect();
     let selection = env.iter().find_map(|e| e.strip_prefix(DAEMONS_VARIABLE)?.strip_prefix('='));
-    let selected = |name: &str| selection.is_none_or(|s| s.split(',').any(|n| n.trim() == name));
-    let declared = label.map(String::as_str).unwrap_or_default().split(',');
-    declared
-        .filter_map(|entry| entry.trim().split_once('='))
-        .filter(|(name, _)| selected(name))
-        .filter_map(|(_, port)| port.strip_suffix("/tcp")?.parse().ok())
-        .collect()
+    let selected: Vec<&str> = match selection {
+        None => declared.iter().map(|(name, _)| *name).collect(),
+        Some(csv) => csv.split(',').map(str::trim).filter(|name| !name.is_empty()).collect(),
+    };
+    let mut ports = Vec::new();
+    for name in selected {
+        let Some((_, port)) = declared.iter().find(|(known, _)| *known == name) else {
+            let known = declared.iter().map(|(known, _)| *known).collect::<Vec<_>>().join(", ");
+            return Err(LaunchError::UnknownDaemon { name: name.to_owned(), known });
+        };
+        ports.extend(port.strip_suffix("/tcp").and_then(|port| port.parse::<u16>().ok()));
+    }
+    Ok(ports)
 }
 
 fn parse_limits(options: &LaunchOptions) -> Result<Limits, LaunchError> {
@@ -295,6 +315,13 @@ mod tests {
     }
 
     fn made(config: &ImageConfiguration, options: &LaunchOptions) -> Container {
+        attempt(config, options).unwrap()
+    }
+
+    fn attempt(
+        config: &ImageConfiguration,
+        options: &LaunchOptions,
+    ) -> Result<Container, LaunchError> {
         let digest = Digest::of(b"");
         let image = LaunchImage {
             image: ImageRef { reference: "test".into(), digest },
@@ -304,12 +331,13 @@ mod tests {
         };
         let place = Place { ip: Ipv4Addr::new(10, 0, 0, 2), internal: false };
         let slug = Slug::new("demo").unwrap();
-        container(&Config::default(), &slug, place, image, options, &|_| None).unwrap().0
+        let made = container(&Config::default(), &slug, place, image, options, &|_| None);
+        made.map(|(container, _)| container)
     }
 
     #[test]
     fn selected_daemons_are_waited_for() {
-        let config = image(&[(DAEMONS_LABEL, "health=9000/tcp, echo=9001/tcp,dns=53/udp,odd")]);
+        let config = image(&[(DAEMONS_LABEL, "health=9000/tcp, echo=9001/tcp,dns=53/udp,mute")]);
         let with = |daemons: Option<&str>, command: &[&str]| {
             let command = command.iter().map(|c| (*c).to_owned()).collect();
             let daemons_csv = daemons.map(str::to_owned);
@@ -317,10 +345,20 @@ mod tests {
             made(&config, &options).ready_ports
         };
         assert_eq!(with(None, &[]), [9000, 9001]);
-        assert_eq!(with(Some("echo, other"), &[]), [9001]);
+        assert_eq!(with(Some("echo, dns,mute,"), &[]), [9001]);
         assert_eq!(with(Some(""), &[]), [0; 0]);
         assert_eq!(with(None, &["sh"]), [0; 0]);
         assert_eq!(made(&image(&[]), &LaunchOptions::default()).ready_ports, [0; 0]);
+    }
+
+    #[test]
+    fn a_daemon_the_image_does_not_have_is_named_with_those_it_has() {
+        let config = image(&[(DAEMONS_LABEL, "health=9000/tcp,echo=9001/tcp")]);
+        let daemons_csv = Some("health,nope".to_owned());
+        let error = attempt(&config, &LaunchOptions { daemons_csv, ..LaunchOptions::default() });
+        let error = error.unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Invalid);
+        assert_eq!(error.to_string(), "the image has no daemon \"nope\"; it has health, echo");
     }
 
     #[test]

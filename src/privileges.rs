@@ -4,7 +4,7 @@
 use caps::{CapSet, Capability};
 
 /// What networks, namespaces and containers need of the caller's effective capabilities.
-const BUNDLE: [Capability; 9] = [
+const BUNDLE: [Capability; 13] = [
     Capability::CAP_NET_ADMIN,
     Capability::CAP_SYS_ADMIN,
     Capability::CAP_SETUID,
@@ -14,7 +14,15 @@ const BUNDLE: [Capability; 9] = [
     Capability::CAP_DAC_OVERRIDE,
     Capability::CAP_MKNOD,
     Capability::CAP_KILL,
+    // Images hold set-user-id files of any owner, and a bundle may be given these.
+    Capability::CAP_FOWNER,
+    Capability::CAP_FSETID,
+    Capability::CAP_SETFCAP,
+    Capability::CAP_NET_BIND_SERVICE,
 ];
+
+/// What a command in a running container needs besides.
+const EXEC: [Capability; 2] = [Capability::CAP_SYS_PTRACE, Capability::CAP_SYS_CHROOT];
 
 /// What a network alone needs.
 const NETWORK: [Capability; 1] = [Capability::CAP_NET_ADMIN];
@@ -22,6 +30,21 @@ const NETWORK: [Capability; 1] = [Capability::CAP_NET_ADMIN];
 /// The capabilities for networks, namespaces and containers that this process lacks.
 pub(crate) fn missing_for_bundles() -> Vec<String> {
     missing(&BUNDLE)
+}
+
+/// The capabilities for a command in a running container that this process lacks.
+pub(crate) fn missing_for_commands() -> Vec<String> {
+    let mut all = missing(&BUNDLE);
+    all.extend(missing(&EXEC));
+    all
+}
+
+/// Whether this process is in a user namespace: what is held there does not hold for the host's
+/// devices and control groups.
+pub(crate) fn in_user_namespace() -> bool {
+    let map = std::fs::read_to_string("/proc/self/uid_map").unwrap_or_default();
+    let whole = map.split_ascii_whitespace().collect::<Vec<_>>();
+    !map.is_empty() && whole != ["0", "0", "4294967295"]
 }
 
 /// The capabilities for networks that this process lacks.

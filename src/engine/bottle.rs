@@ -5,8 +5,8 @@ use std::time::Duration;
 use serde::Serialize;
 
 use super::bundle::Wish;
-use super::network::{Ensured, NetworkRequest};
-use super::{Engine, Error, StopReport, rolled_back};
+use super::network::{self, Ensured, NetworkRequest};
+use super::{Engine, Error, StopReport, rolled_back, settle};
 use crate::STOP_GRACE;
 use crate::host::KernelHost;
 use crate::launch;
@@ -16,7 +16,7 @@ use crate::oci::status::ContainerState;
 use crate::plan::BottleView;
 use crate::reconcile::RemoveError;
 use crate::spec::{BottleSpec, NetworkSpec};
-use crate::state::{BundleRecord, Phase, StateError};
+use crate::state::{BundleRecord, StateError};
 
 /// What a bottle will be, before anything starts.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
@@ -105,13 +105,18 @@ impl Engine {
     ) -> Result<UpReport, Error> {
         Self::require_bundle_privileges()?;
         let request = self.network_request(spec);
+        network::check_addresses(&request, spec.bundle_ip)?;
         let name = self.config.prefix.container(&spec.slug);
         let network_lock = self.state.lock_network(&request.name)?;
         let bundle_lock = self.state.lock_bundle(&name)?;
-        let report = self.up_locked(spec, &request, &name, replace, inherited);
-        self.release_bundle(&name, bundle_lock)?;
-        self.release_network(&request.name, network_lock)?;
-        report
+        let result = self.up_locked(spec, &request, &name, replace, inherited);
+        let released = self.release_bundle(&name, bundle_lock);
+        let released = released.and(self.release_network(&request.name, network_lock));
+        let (mut report, ready_ports) = settle(result, released)?;
+        // Without the locks: `down` need not wait for daemons that never come.
+        self.await_ready(&report.plan.view, &ready_ports)?;
+        report.notes.extend(self.check_alive(&spec.slug)?);
+        Ok(report)
     }
 
     fn up_locked(
@@ -121,19 +126,24 @@ impl Engine {
         name: &ContainerName,
         replace: bool,
         inherited: &impl Fn(&str) -> Option<String>,
-    ) -> Result<UpReport, Error> {
+    ) -> Result<(UpReport, Vec<u16>), Error> {
         let mut host = self.host();
-        self.clear_unreadable(&mut host, &spec.slug)?;
-        let old = self.state.bundle(name)?;
+        let old = readable(self.state.bundle(name))?;
         if !is_running(old.as_ref())? {
             // It waits for the kernel while this process works on the network.
             host.prepare(name)?;
         }
         let _hold = self.hold_images()?;
-        self.check_wish(spec, request, old.as_ref(), replace, inherited)?;
+        let another_network = self.check_wish(spec, request, old.as_ref(), replace, inherited)?;
+        self.clear_unreadable(&mut host, &spec.slug)?;
+        if another_network {
+            self.clear_bundle(&mut host, name, Some(&spec.slug), STOP_GRACE)?;
+            self.clear_network(&mut host, &request.name)?;
+        }
+        let old = self.state.bundle(name)?;
         let Ensured { record, fresh, changed } = self.ensure_network(&mut host, request)?;
         let placed = self.wanted(spec, &record.spec, inherited).and_then(|(container, notes)| {
-            let report = self.plan_report(&record.spec, &container);
+            let plan = self.plan_report(&record.spec, &container);
             let same = old.as_ref().filter(|o| o.container() == Some(&container));
             let phase = same.map(|o| o.phase);
             let replaced = old.is_some() && phase.is_none();
@@ -142,21 +152,16 @@ impl Engine {
             }
             let ports = container.ready_ports.clone();
             let placed = self.place(&mut host, &record.spec, container, phase, notes)?;
-            Ok((report, replaced, placed, ports))
+            let changed = changed || replaced || placed.changed;
+            Ok((UpReport { plan, changed, pid: placed.pid, notes: placed.notes }, ports))
         });
         match placed {
-            Ok((plan, replaced, placed, ports)) => {
-                let changed = changed || replaced || placed.changed;
-                if changed {
-                    self.await_ready(&plan.view, &ports)?;
-                }
-                Ok(UpReport { plan, changed, pid: placed.pid, notes: placed.notes })
-            }
-            Err(error) if fresh => {
+            // Not from under a bundle that could not be taken back.
+            Err(error) if fresh && !self.state.has_bundle(name) => {
                 let left = self.take_network_back(&mut host, request);
                 Err(rolled_back("`up`", error, left))
             }
-            Err(error) => Err(error),
+            other => other,
         }
     }
 
@@ -189,7 +194,8 @@ impl Engine {
         }
     }
 
-    /// Finds everything that is wrong with the wish before anything changes.
+    /// Finds everything that is wrong with the wish before anything changes. True if the network
+    /// that exists is another one and is to be replaced.
     fn check_wish(
         &self,
         spec: &BottleSpec,
@@ -197,17 +203,32 @@ impl Engine {
         old: Option<&BundleRecord>,
         replace: bool,
         inherited: &impl Fn(&str) -> Option<String>,
-    ) -> Result<(), Error> {
-        let network = match self.state.network(&request.name)? {
-            Some(record) => record.spec,
+    ) -> Result<bool, Error> {
+        let there = readable(self.state.network(&request.name))?;
+        let mut another_network = false;
+        let network = match there {
             None => self.choose(request)?,
+            Some(record) => {
+                let differences = network::differences(request, &record.spec);
+                another_network = !differences.is_empty();
+                match (another_network, replace) {
+                    (false, _) => record.spec,
+                    (true, true) => self.choose(request)?,
+                    (true, false) => {
+                        let name = request.name.to_string();
+                        return Err(Error::Conflict { what: "network", name, differences });
+                    }
+                }
+            }
         };
         let (container, _) = self.wanted(spec, &network, inherited)?;
-        let Some(there) = old.and_then(BundleRecord::container) else { return Ok(()) };
+        let Some(there) = old.and_then(BundleRecord::container) else {
+            return Ok(another_network);
+        };
         let differences = launch::differences(there, &container);
-        let cut_short = old.is_some_and(|o| o.phase == Phase::Applying) && !is_running(old)?;
-        if differences.is_empty() || replace || cut_short {
-            return Ok(());
+        // What has ended, or was never there in full, stands in nobody's way.
+        if differences.is_empty() || replace || !is_running(old)? {
+            return Ok(another_network);
         }
         Err(Error::Conflict { what: "bundle", name: container.name.to_string(), differences })
     }
@@ -236,10 +257,18 @@ impl Engine {
             Ok(_) => self.clear_network(&mut self.host(), &network),
             Err(e) => Err(e),
         };
-        self.release_bundle(&name, bundle_lock)?;
-        self.release_network(&network, network_lock)?;
-        let changed = bundle?;
-        Ok(StopReport { slug: slug.clone(), changed: removed? || changed })
+        let released = self.release_bundle(&name, bundle_lock);
+        let released = released.and(self.release_network(&network, network_lock));
+        let changed = bundle.and_then(|bundle| Ok(removed? || bundle));
+        Ok(StopReport { slug: slug.clone(), changed: settle(changed, released)? })
+    }
+}
+
+/// A record that cannot be read counts as none: what it was about is found by its names.
+fn readable<T>(record: Result<Option<T>, StateError>) -> Result<Option<T>, Error> {
+    match record {
+        Err(StateError::Unreadable { .. }) => Ok(None),
+        other => Ok(other?),
     }
 }
 

@@ -5,7 +5,7 @@ use std::net::Ipv4Addr;
 use std::path::Path;
 use std::time::Duration;
 
-use super::{Engine, Error, rolled_back};
+use super::{Engine, Error, rolled_back, settle};
 use crate::host::KernelHost;
 use crate::launch::{self, LaunchImage, Place};
 use crate::names::{ContainerName, Slug};
@@ -15,8 +15,9 @@ use crate::oci::spec::{Container, ImageRef, Limits, Process};
 use crate::oci::status::{ContainerState, Started};
 use crate::oci::{RuntimeError, cgroup, digest::Digest, etc_files, helper};
 use crate::plan;
+use crate::presence::Presence;
 use crate::reconcile::{self, Expect, Transaction};
-use crate::resource::Resource;
+use crate::resource::{Host, Resource};
 use crate::spec::{BundleLaunchSpec, LaunchOptions, NetworkSpec};
 use crate::state::{BundleRecord, Phase, StateError};
 
@@ -71,9 +72,9 @@ impl Engine {
         let network_lock = self.state.lock_network(&spec.network)?;
         let bundle_lock = self.state.lock_bundle(&name)?;
         let started = self.start_locked(spec, &name, inherited);
-        self.release_bundle(&name, bundle_lock)?;
-        self.release_network(&spec.network, network_lock)?;
-        let placed = started?;
+        let released = self.release_bundle(&name, bundle_lock);
+        let released = released.and(self.release_network(&spec.network, network_lock));
+        let placed = settle(started, released)?;
         let slug = spec.slug.clone();
         Ok(StartReport { slug, container: name, pid: placed.pid, notes: placed.notes })
     }
@@ -181,31 +182,38 @@ impl Engine {
             self.state.write_bundle(&name, &record)?;
         }
         let mut transaction = Transaction::new();
-        if let Err(e) = transaction.apply(host, &record.resources, expect) {
-            let left = transaction.roll_back(host);
-            if old.is_none() && left.is_empty() {
-                self.state.forget_bundle(&name)?;
-            }
-            return Err(rolled_back("the start", e.into(), left));
-        }
+        let applied = transaction.apply(host, &record.resources, expect).map_err(Error::from);
         let changed = !transaction.changes().is_empty();
-        if changed || expect == Expect::Fresh {
-            record.phase = Phase::Done;
-            self.state.write_bundle(&name, &record)?;
-            notes.extend(note);
+        let settled = applied.and_then(|()| {
+            if changed || expect == Expect::Fresh {
+                record.phase = Phase::Done;
+                self.state.write_bundle(&name, &record)?;
+                notes.extend(note);
+            }
+            match ContainerState::read(&state)? {
+                // One that has ended since was started all the same: `up` looks again.
+                ContainerState::Running(started) | ContainerState::Exited(started, _) => {
+                    Ok(started.init.pid)
+                }
+                ContainerState::NotStarted => {
+                    Err(RuntimeError::NotRunning { container: name.to_string() }.into())
+                }
+            }
+        });
+        match settled {
+            Ok(pid) => Ok(Placed { changed, pid, notes }),
+            Err(error) => {
+                let left = transaction.roll_back(host);
+                let gone = record.resources.iter().all(|r| {
+                    matches!(host.observe(r), Ok(Presence::Absent | Presence::Foreign(_)))
+                });
+                if old.is_none() && left.is_empty() && gone {
+                    // A record that stays speaks of nothing, and `down` takes it.
+                    let _ = self.state.forget_bundle(&name);
+                }
+                Err(rolled_back("the start", error, left))
+            }
         }
-        let pid = match ContainerState::read(&state)? {
-            ContainerState::Running(started) => started.init.pid,
-            // It ran, and has ended since: `ps` and the log tell how.
-            ContainerState::Exited(started, _) => {
-                notes.push("the container has ended already: see `carboy logs`".to_owned());
-                started.init.pid
-            }
-            ContainerState::NotStarted => {
-                return Err(RuntimeError::NotRunning { container: name.to_string() }.into());
-            }
-        };
-        Ok(Placed { changed, pid, notes })
     }
 
     /// Stops the bundle and removes it: its stop signal, `grace`, SIGKILL.
@@ -217,8 +225,8 @@ impl Engine {
         let name = self.config.prefix.container(slug);
         let lock = self.state.lock_bundle(&name)?;
         let removed = self.remove_bundle_locked(&name, Some(slug), grace);
-        self.release_bundle(&name, lock)?;
-        Ok(StopReport { slug: slug.clone(), changed: removed? })
+        let released = self.release_bundle(&name, lock);
+        Ok(StopReport { slug: slug.clone(), changed: settle(removed, released)? })
     }
 
     /// The same for a caller that holds the bundle's lock.
@@ -322,7 +330,7 @@ impl Engine {
         request: ExecRequest,
         streams: ExecStreams,
     ) -> Result<helper::ExecCode, Error> {
-        Self::require_bundle_privileges()?;
+        Self::require_command_privileges()?;
         let (container, started) = self.running(slug)?;
         Ok(helper::exec(&self.config.helper, &container, &started, request, streams)?)
     }

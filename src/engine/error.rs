@@ -152,6 +152,9 @@ pub enum Error {
         /// Their names.
         missing: Vec<String>,
     },
+    /// The process is in a user namespace.
+    #[error("carboy runs in a user namespace, where it may not make containers")]
+    UserNamespace,
     /// The host lacks something.
     #[error("this host has {what}")]
     Unsupported {
@@ -192,7 +195,7 @@ impl Classify for Error {
             Self::Overlap { .. } | Self::PoolExhausted { .. } => ErrorKind::Overlap,
             Self::NoNetwork { .. } | Self::NoBottle { .. } => ErrorKind::NotFound,
             Self::NetworkInUse { .. } => ErrorKind::InUse,
-            Self::MissingCapability { .. } => ErrorKind::Permission,
+            Self::MissingCapability { .. } | Self::UserNamespace => ErrorKind::Permission,
             Self::Unsupported { .. } => ErrorKind::Unsupported,
         }
     }
@@ -231,7 +234,14 @@ impl Classify for Error {
             Self::EndedEarly { .. } | Self::NotReady { .. } => {
                 Some("`carboy logs SLUG` has all of it; `carboy down SLUG` removes it".to_owned())
             }
-            Self::MissingCapability { .. } => Some("run carboy as root".to_owned()),
+            Self::MissingCapability { .. } => Some(
+                "run carboy as root; in a container, give it the capability: `docker run \
+                 --cap-add NAME`, or `--privileged`"
+                    .to_owned(),
+            ),
+            Self::UserNamespace => {
+                Some("run carboy as root of the host, not in a user namespace".to_owned())
+            }
             Self::Unsupported { hint, .. } => Some((*hint).to_owned()),
         }
     }

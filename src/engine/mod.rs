@@ -11,6 +11,8 @@ mod network;
 mod ready;
 mod view;
 
+use std::path::Path;
+
 use crate::config::Config;
 use crate::fsutil::LockFile;
 use crate::host::KernelHost;
@@ -34,6 +36,14 @@ pub struct Engine {
 impl Engine {
     /// An engine with these settings.
     pub fn new(config: Config) -> Self {
+        // Helper processes run in another directory.
+        let absolute = |path: &Path| std::path::absolute(path).unwrap_or_else(|_| path.to_owned());
+        let config = Config {
+            state: absolute(&config.state),
+            root: absolute(&config.root),
+            netns: absolute(&config.netns),
+            ..config
+        };
         let state = State::new(&config.state);
         Self { config, state }
     }
@@ -53,7 +63,14 @@ impl Engine {
     }
 
     fn require_bundle_privileges() -> Result<(), Error> {
+        if privileges::in_user_namespace() {
+            return Err(Error::UserNamespace);
+        }
         Self::require_privileges(privileges::missing_for_bundles())
+    }
+
+    fn require_command_privileges() -> Result<(), Error> {
+        Self::require_privileges(privileges::missing_for_commands())
     }
 
     fn require_network_privileges() -> Result<(), Error> {
@@ -77,6 +94,12 @@ impl Engine {
         }
         Ok(())
     }
+}
+
+/// The outcome of a verb once its locks are given back: its own error before one of the locks.
+fn settle<T>(result: Result<T, Error>, released: Result<(), Error>) -> Result<T, Error> {
+    let value = result?;
+    released.map(|()| value)
 }
 
 /// The error of a failed attempt, with what could not be taken back.

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use ipnet::Ipv4Net;
 
-use super::{Engine, Error, rolled_back};
+use super::{Engine, Error, rolled_back, settle};
 use crate::host::{HostError, KernelHost};
 use crate::names::NetworkName;
 use crate::net::overlap::{self, default_route};
@@ -60,11 +60,12 @@ impl Engine {
     /// kernel said. A network that was not there before is not there after.
     pub fn create_network(&self, request: &NetworkRequest) -> Result<NetworkReport, Error> {
         Self::require_network_privileges()?;
-        check_addresses(request)?;
+        check_addresses(request, None)?;
         let lock = self.state.lock_network(&request.name)?;
         let ensured = self.ensure_network(&mut self.host(), request);
-        self.release_network(&request.name, lock)?;
-        Ok(NetworkReport { name: request.name.clone(), changed: ensured?.changed })
+        let released = self.release_network(&request.name, lock);
+        let changed = settle(ensured, released)?.changed;
+        Ok(NetworkReport { name: request.name.clone(), changed })
     }
 
     /// Removes the network; `force` stops the bundles on it first.
@@ -75,8 +76,8 @@ impl Engine {
         Self::require_network_privileges()?;
         let lock = self.state.lock_network(name)?;
         let removed = self.remove_network_locked(name, force);
-        self.release_network(name, lock)?;
-        Ok(NetworkReport { name: name.clone(), changed: removed? })
+        let released = self.release_network(name, lock);
+        Ok(NetworkReport { name: name.clone(), changed: settle(removed, released)? })
     }
 
     fn remove_network_locked(&self, name: &NetworkName, force: bool) -> Result<bool, Error> {
@@ -88,8 +89,8 @@ impl Engine {
         for (container, _) in users {
             let lock = self.state.lock_bundle(&container)?;
             let removed = self.remove_bundle_locked(&container, None, Duration::ZERO);
-            self.release_bundle(&container, lock)?;
-            removed?;
+            let released = self.release_bundle(&container, lock);
+            settle(removed, released)?;
         }
         self.clear_network(&mut self.host(), name)
     }
@@ -117,6 +118,7 @@ impl Engine {
             let name = request.name.to_string();
             return Err(Error::Conflict { what: "network", name, differences });
         }
+        let record = self.follow_uplink(record)?;
         let expect = match record.phase {
             Phase::Done => Expect::Existing,
             Phase::Applying => Expect::Fresh,
@@ -136,6 +138,20 @@ impl Engine {
         Ok(Ensured { record, fresh: false, changed })
     }
 
+    /// The record with the device that leads out now: the host's default route may have moved.
+    /// Forwarding on the old device goes with the last bottle.
+    fn follow_uplink(&self, record: NetworkRecord) -> Result<NetworkRecord, Error> {
+        let uplink = default_route()?.map(|route| route.device);
+        if uplink == record.spec.uplink {
+            return Ok(record);
+        }
+        let spec = NetworkSpec { uplink, ..record.spec };
+        let resources = plan::network(&spec);
+        let record = NetworkRecord { phase: Phase::Applying, spec, resources };
+        self.state.write_network(&record)?;
+        Ok(record)
+    }
+
     fn make_network(
         &self,
         host: &mut KernelHost<'_>,
@@ -152,7 +168,8 @@ impl Engine {
         if let Err(e) = transaction.apply(host, &record.resources, Expect::Fresh) {
             let left = transaction.roll_back(host);
             if left.is_empty() {
-                self.state.forget_network(&request.name)?;
+                // A record that stays speaks of nothing, and `down` takes it.
+                let _ = self.state.forget_network(&request.name);
             }
             return Err(rolled_back("the creation of the network", e.into(), left));
         }
@@ -264,15 +281,18 @@ impl Engine {
 }
 
 /// Refuses addresses that cannot be, before anything is locked.
-fn check_addresses(request: &NetworkRequest) -> Result<(), Error> {
+pub(super) fn check_addresses(
+    request: &NetworkRequest,
+    bundle_ip: Option<Ipv4Addr>,
+) -> Result<(), Error> {
     if let Some(subnet) = request.subnet {
-        NetworkAddresses::new(subnet, request.gateway)?;
+        NetworkAddresses::new(subnet, request.gateway)?.bundle_ip(bundle_ip)?;
     }
     Ok(())
 }
 
 /// What the network that exists has otherwise than asked for.
-fn differences(request: &NetworkRequest, there: &NetworkSpec) -> Vec<String> {
+pub(super) fn differences(request: &NetworkRequest, there: &NetworkSpec) -> Vec<String> {
     let mut all = Vec::new();
     let mut differ = |what: &str, there: String, wanted: Option<String>| {
         if let Some(wanted) = wanted.filter(|w| *w != there) {

@@ -48,6 +48,26 @@ impl Engine {
         Ok(())
     }
 
+    /// Makes sure that the bundle has not failed since it was started; what the user should know
+    /// if it has ended well.
+    ///
+    /// # Errors
+    /// It ended with an exit code other than 0.
+    pub(super) fn check_alive(&self, slug: &Slug) -> Result<Option<String>, Error> {
+        let status = self.inspect(slug)?;
+        if status.state != BottleState::Exited {
+            return Ok(None);
+        }
+        match status.exit_code {
+            Some(0) => Ok(Some("its program has ended already, with exit code 0".to_owned())),
+            exit_code => Err(Error::EndedEarly {
+                slug: slug.to_string(),
+                exit_code,
+                log: self.last_lines(slug),
+            }),
+        }
+    }
+
     /// The last lines of the log, for an error: best effort.
     fn last_lines(&self, slug: &Slug) -> String {
         let mut lines = std::collections::VecDeque::new();

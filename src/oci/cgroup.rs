@@ -106,36 +106,58 @@ fn parse_mountinfo(text: &str) -> Vec<Hierarchy> {
 
 /// The controllers that limits can be set with; `None` if no hierarchy is mounted at all.
 ///
-/// Where version 1 has hierarchies the runtime uses those (hybrid mode), and version 2 alone
-/// otherwise.
+/// The runtime uses version 2 where it is mounted on `/sys/fs/cgroup` itself, and otherwise the
+/// hierarchies of version 1 below (hybrid mode).
 ///
 /// # Errors
 /// If the mount table cannot be read.
 pub(crate) fn controllers() -> Result<Option<BTreeSet<String>>, PathError> {
+    let root = Path::new("/sys/fs/cgroup");
     let all = hierarchies()?;
-    if all.is_empty() {
+    // As the runtime decides: what is mounted on the root itself, the last on top.
+    if all.iter().rfind(|h| h.mount == root).is_some_and(|h| h.unified) {
+        let path = root.join("cgroup.controllers");
+        let text = fs::read_to_string(&path).at("read", &path)?;
+        return Ok(Some(text.split_ascii_whitespace().map(str::to_owned).collect()));
+    }
+    let below = all.iter().filter(|h| h.mount.starts_with(root)).collect::<Vec<_>>();
+    if below.is_empty() {
         return Ok(None);
     }
-    let v1 = all.iter().filter(|h| !h.unified).flat_map(|h| h.options.iter().cloned());
-    let v1: BTreeSet<String> = v1.collect();
-    if !v1.is_empty() {
-        return Ok(Some(v1));
+    let v1 = below.iter().filter(|h| !h.unified).flat_map(|h| h.options.iter().cloned());
+    Ok(Some(v1.collect()))
+}
+
+/// Moves this process, a monitor, out of its caller's groups into one of its own, in the
+/// hierarchies by which systemd ends what belongs to a unit or a session: the bundle is to outlive
+/// the unit that started it. What the runtime does not place in those hierarchies (version 2
+/// beside version 1) is born in the monitor's group. Best effort: a container often may not.
+pub(crate) fn join_monitor_group(name: &ContainerName) {
+    let Ok(hierarchies) = hierarchies() else { return };
+    let group = monitor_path(name);
+    for hierarchy in hierarchies {
+        if hierarchy.unified || hierarchy.options.iter().any(|o| o == "name=systemd") {
+            let directory = below(&hierarchy.mount, &group);
+            // Where this fails the caller's group is as good as none.
+            let _ = fs::create_dir(&directory);
+            let _ = fs::write(directory.join("cgroup.procs"), std::process::id().to_string());
+        }
     }
-    let mut found = BTreeSet::new();
-    for hierarchy in all {
-        let path = hierarchy.mount.join("cgroup.controllers");
-        let text = fs::read_to_string(&path).at("read", &path)?;
-        found.extend(text.split_ascii_whitespace().map(str::to_owned));
-    }
-    Ok(Some(found))
+}
+
+/// The monitor's group.
+fn monitor_path(name: &ContainerName) -> PathBuf {
+    PathBuf::from(format!("/carboy-monitor.{name}"))
+}
+
+fn below(mount: &Path, group: &Path) -> PathBuf {
+    mount.join(group.strip_prefix("/").unwrap_or(group))
 }
 
 /// The group's directories that exist now.
-fn directories(name: &ContainerName) -> Result<Vec<PathBuf>, PathError> {
-    let relative = path(name);
-    let relative = relative.strip_prefix("/").unwrap_or(&relative);
+fn directories(group: &Path) -> Result<Vec<PathBuf>, PathError> {
     let mut all: Vec<PathBuf> =
-        hierarchies()?.into_iter().map(|h| h.mount.join(relative)).filter(|d| d.is_dir()).collect();
+        hierarchies()?.into_iter().map(|h| below(&h.mount, group)).filter(|d| d.is_dir()).collect();
     all.sort();
     all.dedup();
     Ok(all)
@@ -146,7 +168,7 @@ fn directories(name: &ContainerName) -> Result<Vec<PathBuf>, PathError> {
 /// # Errors
 /// If the mount table cannot be read.
 pub(crate) fn exists(name: &ContainerName) -> Result<bool, PathError> {
-    Ok(!directories(name)?.is_empty())
+    Ok(!directories(&path(name))?.is_empty() || !directories(&monitor_path(name))?.is_empty())
 }
 
 /// Kills every process in the group, then removes the group and those below it; true if there was
@@ -155,7 +177,19 @@ pub(crate) fn exists(name: &ContainerName) -> Result<bool, PathError> {
 /// # Errors
 /// What the kernel said if processes or groups are still there after five seconds.
 pub(crate) fn remove(name: &ContainerName) -> Result<bool, PathError> {
-    let directories = directories(name)?;
+    remove_group(&path(name))
+}
+
+/// The same for the monitor's group. The monitor is to have ended: it would be killed.
+///
+/// # Errors
+/// As [`remove`].
+pub(crate) fn remove_monitor_group(name: &ContainerName) -> Result<bool, PathError> {
+    remove_group(&monitor_path(name))
+}
+
+fn remove_group(group: &Path) -> Result<bool, PathError> {
+    let directories = directories(group)?;
     let deadline = Instant::now() + REMOVE_PATIENCE;
     for directory in &directories {
         let mut pause = Duration::from_micros(200);

@@ -14,7 +14,7 @@ use super::helper::{HelperBinary, PreparedMonitor, StartRequest};
 use super::identity::ProcessHandle;
 use super::runtime_error::RuntimeError;
 use super::spec::Container;
-use super::status::{self, ContainerState, Started};
+use super::status::{self, ContainerState, FileIdentity, Started};
 use crate::fsutil::{self, PathContext};
 use crate::presence::{Creation, Drift, Presence, Removal};
 
@@ -41,10 +41,15 @@ pub(crate) fn create(
         Err(e) if e.kind() == std::io::ErrorKind::AlreadyExists => return Ok(Creation::Exists),
         other => other.at("create directory", &container.state)?,
     }
+    let had_log = log_dir(container).exists();
     let started = launch(container, binary, prepared, resolv_conf);
     if started.is_err() {
-        // The first error is the one to tell; what is left here is found again by `remove`.
-        let _ = remove(container, Duration::ZERO);
+        // The first error is the one to tell; what is left here is found again by `remove`. A log
+        // from before tells why it is started anew, and stays.
+        let _ = match had_log {
+            true => end(container, Duration::ZERO).map(drop),
+            false => remove(container, Duration::ZERO).map(drop),
+        };
     }
     started.map(|_| Creation::Created)
 }
@@ -60,9 +65,9 @@ fn launch(
         Some(monitor) => monitor,
         None => PreparedMonitor::spawn(binary, &container.name)?,
     };
-    let request =
-        StartRequest { container: container.clone(), resolv_conf: resolv_conf.to_owned() };
-    monitor.start(&request)
+    let start_id = status::write_start_id(&container.state)?;
+    let resolv_conf = resolv_conf.to_owned();
+    monitor.start(&StartRequest { container: container.clone(), resolv_conf, start_id })
 }
 
 /// A new writable layer; the log goes on.
@@ -92,10 +97,16 @@ pub(crate) fn observe(container: &Container) -> Result<Presence, RuntimeError> {
         )])
     };
     Ok(match ContainerState::read(&container.state)? {
-        ContainerState::Running(started) => match same_network(container, &started) {
-            true => Presence::Present,
-            false => drift("running in another network namespace".to_owned()),
-        },
+        ContainerState::Running(started) => {
+            if !same_network(container, &started) {
+                drift("running in another network namespace".to_owned())
+            } else if !is_locked(&container.state.join(LOCK_FILE))? {
+                // Nobody reads its output any more: whoever writes some is ended by SIGPIPE.
+                drift("running without its monitor".to_owned())
+            } else {
+                Presence::Present
+            }
+        }
         ContainerState::Exited(_, Some(ended)) => drift(format!("exited ({})", ended.exit_code)),
         ContainerState::Exited(_, None) => drift("exited (its exit code is lost)".to_owned()),
         ContainerState::NotStarted if exists(container)? => drift("half made".to_owned()),
@@ -103,13 +114,11 @@ pub(crate) fn observe(container: &Container) -> Result<Presence, RuntimeError> {
     })
 }
 
-/// Whether the container is in the namespace that has its name: that may have been made anew.
-/// Not so if it cannot be told.
+/// Whether the container was started in the namespace that has its name: that may have been made
+/// anew. A namespace that cannot be looked at is not another one.
 fn same_network(container: &Container, started: &Started) -> bool {
-    use std::os::unix::fs::MetadataExt;
-    let id = |path: &Path| fs::metadata(path).map(|m| (m.dev(), m.ino())).ok();
-    let of_process = id(&Path::new("/proc").join(started.init.pid.to_string()).join("ns/net"));
-    of_process.is_some() && of_process == id(&container.netns)
+    FileIdentity::of(&container.netns).is_ok_and(|there| there == started.netns)
+        || !container.netns.exists()
 }
 
 /// Whether anything of the container is there.
@@ -177,6 +186,7 @@ fn end(container: &Container, grace: Duration) -> Result<bool, RuntimeError> {
         std::thread::sleep(pause);
         pause = (pause * 2).min(Duration::from_millis(5));
     }
+    had_group |= cgroup::remove_monitor_group(&container.name)?;
     let had_state = fsutil::remove_tree(&container.state)?;
     let had_layer = remove_writable_layer(container)?;
     Ok(had_group || had_state || had_layer)
@@ -198,11 +208,12 @@ fn stop(container: &Container, started: &Started, grace: Duration) -> Result<(),
     let wait = |process: &ProcessHandle, patience| {
         process.wait(Some(patience)).map_err(process_error("wait for", container, pid))
     };
-    if !grace.is_zero() && notices(pid, container.stop_signal) {
-        process.signal(container.stop_signal).map_err(process_error("signal", container, pid))?;
-        if wait(&process, grace)? {
-            return Ok(());
-        }
+    let asked = !grace.is_zero()
+        && notices(pid, container.stop_signal)
+        // A signal that cannot be sent is no reason not to kill.
+        && process.signal(container.stop_signal).unwrap_or(false);
+    if asked && wait(&process, grace)? {
+        return Ok(());
     }
     process.signal(libc::SIGKILL).map_err(process_error("kill", container, pid))?;
     if wait(&process, KILL_PATIENCE)? {

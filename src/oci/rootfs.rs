@@ -63,8 +63,10 @@ impl Rootfs {
             let mode = fs::Permissions::from_mode(of_image.mode() & 0o7777);
             fs::set_permissions(&upper, mode).map_err(failed("chmod", &upper))?;
         }
-        overlay(&container.layers, &upper, &work, &path)
-            .map_err(|e| failed("mount an overlay on", &path)(e.into()))?;
+        overlay(&container.layers, &upper, &work, &path).map_err(|e| RuntimeError::Overlay {
+            path: container.storage.clone(),
+            source: e.into(),
+        })?;
         let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
         let root = rustix::fs::open(&path, flags, Mode::empty())
             .map_err(|e| failed("open", &path)(e.into()))?;
@@ -132,6 +134,15 @@ impl Rootfs {
         file.write_all(content.as_bytes()).map_err(failed("write", inside))?;
         // Whatever the umask: everybody inside may read it.
         file.set_permissions(fs::Permissions::from_mode(0o644)).map_err(failed("chmod", inside))
+    }
+
+    /// Makes sure that a directory is there.
+    ///
+    /// # Errors
+    /// [`RuntimeError::Rootfs`] that names it.
+    pub(crate) fn check_dir(&self, inside: &Path) -> Result<(), RuntimeError> {
+        let opened = self.open(inside, OFlags::PATH | OFlags::DIRECTORY);
+        opened.map(drop).map_err(|e| failed("enter directory", inside)(e.into()))
     }
 
     /// Reads a regular file of at most `limit` bytes; empty if it is not there.

@@ -2,7 +2,7 @@
 
 use std::fs::File;
 use std::os::fd::OwnedFd;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use libcontainer::container::builder::ContainerBuilder;
 use libcontainer::oci_spec::runtime::{Process, Spec};
@@ -17,6 +17,13 @@ use crate::fsutil::{self, PathContext};
 /// The runtime specification's name in the bundle directory (config.md of the OCI runtime spec).
 const CONFIG_FILE: &str = "config.json";
 
+/// Where libcontainer keeps a container's state.
+const STATE_FILE: &str = "state.json";
+
+fn runtime_root(container: &Container) -> PathBuf {
+    container.state.join("runtime")
+}
+
 /// The streams a process in the container is given.
 pub(crate) struct Streams {
     pub(crate) stdin: OwnedFd,
@@ -24,12 +31,16 @@ pub(crate) struct Streams {
     pub(crate) stderr: OwnedFd,
 }
 
-fn builder(container: &Container, streams: Streams) -> Result<ContainerBuilder, RuntimeError> {
+fn builder(
+    container: &Container,
+    root: &Path,
+    streams: Streams,
+) -> Result<ContainerBuilder, RuntimeError> {
     let name = container.name.as_str();
     let failed =
         |e: libcontainer::error::LibcontainerError| RuntimeError::libcontainer("prepare", name, &e);
     Ok(ContainerBuilder::new(name.to_owned(), SyscallType::default())
-        .with_root_path(container.state.join("runtime"))
+        .with_root_path(root)
         .map_err(failed)?
         .validate_id()
         .map_err(failed)?
@@ -67,7 +78,7 @@ pub(crate) fn start(
     let program = container.process.args.first().cloned().unwrap_or_default();
     let barrier = StartBarrier::new().at("make a pipe for", &config)?;
     let executor = executor(container, container.process.args.clone(), env, &barrier, false)?;
-    let built = builder(container, streams)?
+    let built = builder(container, &runtime_root(container), streams)?
         .with_executor(executor)
         .as_init(&container.state)
         .with_systemd(false)
@@ -96,12 +107,19 @@ pub(crate) fn exec(
     let name = container.name.as_str();
     let args = process.args().clone().unwrap_or_default();
     let program = args.first().cloned().unwrap_or_default();
-    let file = container.state.join(format!("exec-{}.json", std::process::id()));
+    // libcontainer leaves a socket behind in the directory of the container's state: it is given a
+    // copy of that directory, which goes when the command runs.
+    let root = container.state.join(format!("exec-{}", std::process::id()));
+    let copy = root.join(name);
+    fsutil::create_private_dir(&copy)?;
+    let state = runtime_root(container).join(name).join(STATE_FILE);
+    std::fs::copy(&state, copy.join(STATE_FILE)).at("copy", &state)?;
+    let file = root.join("process.json");
     let json = serde_json::to_vec(process).expect("a process built from plain values encodes");
     fsutil::write_atomically(&file, &json)?;
     let barrier = StartBarrier::new().at("make a pipe for", &file)?;
     let built = executor(container, args, env, &barrier, true).and_then(|executor| {
-        builder(container, streams)?
+        builder(container, &root, streams)?
             .with_executor(executor)
             .as_tenant()
             .with_detach(true)
@@ -109,7 +127,7 @@ pub(crate) fn exec(
             .build()
             .map_err(|e| explain("exec in", name, &program, &e))
     });
-    fsutil::remove_file(&file)?;
+    fsutil::remove_tree(&root)?;
     // First what the executor said: it knows better than libcontainer why there is no process.
     if let Some(reason) = barrier.wait().at("read the start pipe of", &file)? {
         return Err(not_runnable(name, &program, reason));

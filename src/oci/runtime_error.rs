@@ -44,6 +44,15 @@ pub enum RuntimeError {
         #[source]
         source: io::Error,
     },
+    /// The layers could not be joined.
+    #[error("mount an overlay with its writable layer in {}", path.display())]
+    Overlay {
+        /// The container's directory on disk.
+        path: PathBuf,
+        /// What the kernel said.
+        #[source]
+        source: io::Error,
+    },
     /// The image has something in a place that the runtime must own.
     #[error("the image's {path} is a {found}; carboy needs a directory there")]
     HostileRootfs {
@@ -164,10 +173,20 @@ impl Classify for RuntimeError {
             Self::HostileRootfs { .. } => ErrorKind::Invalid,
             Self::Invalid { kind, .. } => *kind,
             Self::ProgramNotFound { .. } | Self::NotRunning { .. } => ErrorKind::NotFound,
+            Self::Overlay { source, .. } => match source.raw_os_error() {
+                Some(libc::EPERM | libc::EACCES) => ErrorKind::Permission,
+                Some(libc::EINVAL | libc::ENODEV | libc::EOPNOTSUPP) => ErrorKind::Unsupported,
+                _ => ErrorKind::Failed,
+            },
             Self::Spawn { source, .. } | Self::Rootfs { source, .. } => match source.raw_os_error()
             {
                 Some(libc::EPERM | libc::EACCES) => ErrorKind::Permission,
                 Some(libc::ENOSYS | libc::ENODEV | libc::EOPNOTSUPP) => ErrorKind::Unsupported,
+                // What is asked for does not fit what the image has there.
+                Some(libc::ENOTDIR | libc::EISDIR | libc::EEXIST | libc::ELOOP) => {
+                    ErrorKind::Invalid
+                }
+                Some(libc::ENOENT) => ErrorKind::NotFound,
                 _ => ErrorKind::Failed,
             },
             _ => ErrorKind::Failed,
@@ -179,6 +198,14 @@ impl Classify for RuntimeError {
             Self::Path(e) => e.hint(),
             Self::Reported(e) => e.hint(),
             Self::NotRunning { .. } => Some("`carboy up SLUG` starts it".to_owned()),
+            Self::Overlay { .. } if self.kind() == ErrorKind::Unsupported => Some(
+                "overlayfs needs a --root on ext4, xfs, btrfs or tmpfs, not on overlayfs itself"
+                    .to_owned(),
+            ),
+            Self::Spawn { source, .. } if source.raw_os_error() == Some(libc::EINVAL) => Some(
+                "the executable is of another mount namespace: name one in Config::helper"
+                    .to_owned(),
+            ),
             Self::Spawn { .. } | Self::Rootfs { .. } => match self.kind() {
                 ErrorKind::Permission => {
                     Some("this needs CAP_SYS_ADMIN: run carboy as root".to_owned())

@@ -1,14 +1,17 @@
 //! What a monitor writes down about its container, for later calls to read: one file when it has
 //! started, one when it has ended. Both are written whole or not at all.
 
+use std::fs;
+use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
 use super::identity::ProcessIdentity;
-use crate::fsutil::{self, PathError};
+use crate::fsutil::{self, PathContext, PathError};
 
+const START_ID_FILE: &str = "start-id";
 const MONITOR_FILE: &str = "monitor.json";
 const STARTED_FILE: &str = "started.json";
 const ENDED_FILE: &str = "ended.json";
@@ -20,6 +23,27 @@ pub struct Started {
     pub init: ProcessIdentity,
     /// When, in RFC 3339.
     pub started_at: String,
+    /// The network namespace it was started in.
+    pub netns: FileIdentity,
+}
+
+/// A file, told apart from every other: device and inode numbers. A namespace's file is the
+/// namespace.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct FileIdentity {
+    device: u64,
+    inode: u64,
+}
+
+impl FileIdentity {
+    /// The identity of what is at `path`.
+    ///
+    /// # Errors
+    /// What the file system said.
+    pub fn of(path: &Path) -> Result<Self, PathError> {
+        let metadata = fs::metadata(path).at("stat", path)?;
+        Ok(Self { device: metadata.dev(), inode: metadata.ino() })
+    }
 }
 
 /// A container that has ended.
@@ -58,6 +82,26 @@ impl ContainerState {
         let ended = read::<Ended>(&dir.join(ENDED_FILE))?;
         Ok(Self::Exited(started, ended))
     }
+}
+
+/// Writes down which start the directory is for, and returns it: a monitor whose caller was killed
+/// must not take a later start's directory for its own.
+///
+/// # Errors
+/// What the file system said.
+pub fn write_start_id(dir: &Path) -> Result<String, PathError> {
+    let source = Path::new("/proc/sys/kernel/random/uuid");
+    let id = fs::read_to_string(source).at("read", source)?.trim().to_owned();
+    fsutil::write_atomically(&dir.join(START_ID_FILE), id.as_bytes())?;
+    Ok(id)
+}
+
+/// Whether the directory is for this start.
+///
+/// # Errors
+/// What the file system said.
+pub fn is_start(dir: &Path, id: &str) -> Result<bool, PathError> {
+    Ok(fsutil::read_optional(&dir.join(START_ID_FILE))?.as_deref() == Some(id.as_bytes()))
 }
 
 /// Writes down which process is about to start the container, and will watch it.
@@ -112,7 +156,8 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         assert_eq!(ContainerState::read(dir.path()).unwrap(), ContainerState::NotStarted);
         let me = ProcessIdentity::of(std::process::id().cast_signed()).unwrap();
-        let mut started = Started { init: me, started_at: String::new() };
+        let netns = FileIdentity::of(Path::new("/proc/self/ns/net")).unwrap();
+        let mut started = Started { init: me, started_at: String::new(), netns };
         write_started(dir.path(), &started).unwrap();
         assert!(matches!(ContainerState::read(dir.path()).unwrap(), ContainerState::Running(_)));
         started.init.start_time += 1;

@@ -3,6 +3,7 @@
 
 use std::io;
 
+use nix::sys::signal::{SigHandler, Signal, signal};
 use nix::unistd::{ForkResult, fork, setsid};
 use rustix::fs::Mode;
 
@@ -34,6 +35,14 @@ pub(super) fn detach(name: &str) -> io::Result<Side> {
     rustix::process::umask(Mode::from(0o022));
     set_name(name);
     Ok(Side::Monitor)
+}
+
+/// Undoes an ignored SIGCHLD, which is inherited: the kernel would reap this process' children and
+/// tell nobody how they ended.
+pub(super) fn expect_children() {
+    // SAFETY: the default disposition runs no code of ours, and this process has one thread.
+    let set = unsafe { signal(Signal::SIGCHLD, SigHandler::SigDfl) };
+    debug_assert!(set.is_ok(), "SIGCHLD can be set");
 }
 
 /// Names the process for `ps`: its executable has no path that says anything.

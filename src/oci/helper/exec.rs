@@ -3,7 +3,7 @@
 #![allow(unsafe_code)]
 
 use std::fs::File;
-use std::io::Read;
+use std::io::BufReader;
 use std::os::fd::{FromRawFd, OwnedFd};
 use std::path::Path;
 
@@ -12,8 +12,9 @@ use rustix::stdio;
 
 use super::detach::set_name;
 use super::monitor::{environment, resolve_user, wait_code};
-use super::protocol::{EXEC_NAME, ExecOrder, Failure, REPORT_FD, REQUEST_FD, Report};
-use crate::error::Classify;
+use super::protocol::{
+    EXEC_NAME, ExecOrder, Failure, REPORT_FD, REQUEST_FD, Report, receive, send,
+};
 use crate::fsutil::PathContext;
 use crate::oci::rootfs::Rootfs;
 use crate::oci::runtime::{self, Streams};
@@ -28,34 +29,26 @@ pub(super) fn main() -> i32 {
     set_name(EXEC_NAME);
     // SAFETY: whoever started this process gave it these two descriptors, and nothing here has
     // taken them yet. A caller that did not gave none: then reading fails.
-    let (mut request, mut report) = unsafe {
+    let (request, mut report) = unsafe {
         (File::from(OwnedFd::from_raw_fd(REQUEST_FD)), File::from(OwnedFd::from_raw_fd(REPORT_FD)))
     };
+    let mut request = BufReader::new(request);
     // Without its caller a command has nobody to work for.
     if nix::sys::prctl::set_pdeathsig(Signal::SIGKILL).is_err() {
         return OWN_FAULT;
     }
-    let mut bytes = Vec::new();
-    let order = match request.read_to_end(&mut bytes) {
-        Ok(_) => serde_json::from_slice::<ExecOrder>(&bytes).ok(),
-        Err(_) => None,
-    };
-    let Some(order) = order else { return OWN_FAULT };
+    let Some(order) = receive::<ExecOrder>(&mut request) else { return OWN_FAULT };
     drop(request);
-    let (answer, outcome) = match start(&order) {
-        Ok(pid) => (Report::Running, Ok(pid)),
+    let told = match start(&order) {
+        Ok(pid) => send(&mut report, &Report::Running)
+            .and_then(|()| send(&mut report, &Report::Exited(wait_code(pid)))),
         Err(error) => {
             let mut failure = Failure::of(&error);
             failure.exit_code = error.exit_code();
-            (Report::Failed(failure), Err(error.kind()))
+            send(&mut report, &Report::Failed(failure))
         }
     };
-    if serde_json::to_writer(&mut report, &answer).is_err() {
-        return OWN_FAULT;
-    }
-    // The caller reads until this is closed.
-    drop(report);
-    outcome.map_or(OWN_FAULT, wait_code)
+    told.map_or(OWN_FAULT, |()| 0)
 }
 
 fn start(order: &ExecOrder) -> Result<i32, RuntimeError> {
@@ -69,6 +62,9 @@ fn start(order: &ExecOrder) -> Result<i32, RuntimeError> {
     alive.ok_or_else(not_running)?;
     let text = request.user.as_deref().unwrap_or(&container.process.user);
     let user = resolve_user(&rootfs, container, text)?;
+    if let Some(cwd) = &request.cwd {
+        rootfs.check_dir(Path::new(cwd))?;
+    }
     let process =
         runtime_spec::exec_process(container, &user, &request.args, request.cwd.as_deref())
             .map_err(|e| RuntimeError::invalid(container, &e))?;

@@ -12,18 +12,20 @@ pub(crate) mod monitor;
 mod protocol;
 
 use std::fs::File;
-use std::io::{self, Read, Write};
+use std::io::{self, BufReader};
 use std::os::fd::OwnedFd;
 use std::os::unix::process::CommandExt;
 use std::path::PathBuf;
 use std::process::{Child, Command, ExitStatus, Stdio};
 
 use command_fds::{CommandFdExt, FdMapping};
-use serde::Serialize;
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
 use self::binary::SealedBinary;
 pub(crate) use self::protocol::StartRequest;
-use self::protocol::{EXEC_NAME, ExecOrder, MONITOR_NAME, REPORT_FD, REQUEST_FD, Report};
+use self::protocol::{
+    EXEC_NAME, ExecOrder, MONITOR_NAME, REPORT_FD, REQUEST_FD, Report, receive, send,
+};
 pub use self::protocol::{ExecRequest, Failure};
 use super::runtime_error::RuntimeError;
 use super::spec::Container;
@@ -36,11 +38,13 @@ use crate::names::ContainerName;
 /// thread is started.
 pub fn run_if_requested() {
     let mut arguments = std::env::args_os();
-    let code = match arguments.next().as_deref().and_then(|a| a.to_str()) {
-        Some(MONITOR_NAME) => monitor::main(),
-        Some(EXEC_NAME) => exec::main(),
+    let main = match arguments.next().as_deref().and_then(|a| a.to_str()) {
+        Some(MONITOR_NAME) => monitor::main,
+        Some(EXEC_NAME) => exec::main,
         _ => return,
     };
+    detach::expect_children();
+    let code = main();
     std::process::exit(code)
 }
 
@@ -65,8 +69,21 @@ impl HelperBinary {
 #[derive(Debug)]
 pub(crate) struct PreparedMonitor {
     container: ContainerName,
-    request: File,
-    report: File,
+    /// What is sent to it, and what it reports; taken by the start.
+    pipes: Option<(File, BufReader<File>)>,
+}
+
+/// How long a monitor that is not needed may take to go.
+const DISMISSAL_PATIENCE: Timespec = Timespec { tv_sec: 1, tv_nsec: 0 };
+
+impl Drop for PreparedMonitor {
+    fn drop(&mut self) {
+        let Some((request, report)) = self.pipes.take() else { return };
+        drop(request);
+        // Its end of the pipe closes when it ends: nothing of a refused call is left behind.
+        let mut ended = [PollFd::new(report.get_ref(), PollFlags::IN)];
+        let _ = poll(&mut ended, Some(&DISMISSAL_PATIENCE));
+    }
 }
 
 impl PreparedMonitor {
@@ -85,11 +102,12 @@ impl PreparedMonitor {
             command.stdin(request_read).stdout(report_write).stderr(Stdio::null());
             let child = command.spawn()?;
             reap(child)?;
-            Ok((OwnedFd::from(request).into(), OwnedFd::from(report).into()))
+            let report = BufReader::new(File::from(OwnedFd::from(report)));
+            Ok((File::from(OwnedFd::from(request)), report))
         })();
-        let (request, report) = spawned
+        let pipes = spawned
             .map_err(|source| RuntimeError::Spawn { container: container.to_string(), source })?;
-        Ok(Self { container: container.clone(), request, report })
+        Ok(Self { container: container.clone(), pipes: Some(pipes) })
     }
 
     /// Has it start the container, and waits until the container's program runs.
@@ -98,12 +116,12 @@ impl PreparedMonitor {
     /// What the monitor reported; nothing of the container runs then.
     pub(crate) fn start(mut self, request: &StartRequest) -> Result<Started, RuntimeError> {
         let died = || RuntimeError::HelperDied { container: self.container.to_string() };
-        send(&mut self.request, request).map_err(|_| died())?;
-        drop(self.request);
-        match receive(&mut self.report) {
+        let (mut to, mut from) = self.pipes.take().ok_or_else(died)?;
+        send(&mut to, request).map_err(|_| died())?;
+        match receive(&mut from) {
             Some(Report::Started(started)) => Ok(started),
             Some(Report::Failed(failure)) => Err(failure.into()),
-            Some(Report::Running) | None => Err(died()),
+            Some(Report::Running | Report::Exited(_)) | None => Err(died()),
         }
     }
 }
@@ -162,28 +180,21 @@ pub(crate) fn exec(
     drop((command, sealed));
     let died = || RuntimeError::HelperDied { container: name.to_string() };
     send(&mut File::from(OwnedFd::from(request_write)), &order).map_err(|_| died())?;
-    let report = receive(&mut File::from(OwnedFd::from(report_read)));
+    let mut reports = BufReader::new(File::from(OwnedFd::from(report_read)));
+    let first = receive(&mut reports);
+    let last = receive(&mut reports);
+    // Only to reap: a program that embeds the library may have done so itself.
     let status = child.wait();
-    match report {
-        Some(Report::Running) => Ok(code(status.map_err(failed)?)),
-        Some(Report::Failed(failure)) => Err(failure.into()),
-        Some(Report::Started(_)) | None => Err(died()),
+    match (first, last) {
+        (Some(Report::Running), Some(Report::Exited(code))) => Ok(code),
+        // The helper was killed, and the command with it.
+        (Some(Report::Running), _) => Ok(status.map_or(128 + libc::SIGKILL, code)),
+        (Some(Report::Failed(failure)), _) => Err(failure.into()),
+        _ => Err(died()),
     }
 }
 
 fn code(status: ExitStatus) -> ExecCode {
     use std::os::unix::process::ExitStatusExt;
     status.code().or_else(|| status.signal().map(|s| 128 + s)).unwrap_or(255)
-}
-
-fn send(pipe: &mut File, value: &impl Serialize) -> io::Result<()> {
-    let bytes = serde_json::to_vec(value)?;
-    pipe.write_all(&bytes)
-}
-
-/// Reads until the other side closes its end.
-fn receive<T: serde::de::DeserializeOwned>(pipe: &mut File) -> Option<T> {
-    let mut bytes = Vec::new();
-    pipe.read_to_end(&mut bytes).ok()?;
-    serde_json::from_slice(&bytes).ok()
 }

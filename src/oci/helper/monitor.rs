@@ -2,22 +2,24 @@
 //! writes its output to the log until it ends, and writes down how it ended.
 //!
 //! It is the parent of the container's first process and outlives whoever called it. It runs one
-//! thread. If it is killed the container lives on and only its exit code is lost.
+//! thread. If it is killed the container lives on, but its output has no reader any more and its
+//! exit code is lost: the next `up` starts it anew.
 
-use std::fs::File;
-use std::io::{self, Read, Write};
+use std::fs::{self, File};
+use std::io::{self, Read};
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use libcontainer::oci_spec::runtime::Spec;
 use nix::sys::wait::{WaitStatus, waitpid};
+use nix::unistd::{Gid, Uid};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
 use rustix::mount::{MountPropagationFlags, mount_change};
 
 use super::detach::{Side, detach};
-use super::protocol::{Failure, MONITOR_NAME, Report, StartRequest};
+use super::protocol::{Failure, MONITOR_NAME, Report, StartRequest, receive, send};
 use crate::fsutil::{LockFile, PathContext};
 use crate::oci::identity::{ProcessHandle, ProcessIdentity};
 use crate::oci::log::{LineSplitter, LogWriter, Stream};
@@ -25,7 +27,7 @@ use crate::oci::rootfs::Rootfs;
 use crate::oci::runtime::{self, Streams};
 use crate::oci::runtime_error::RuntimeError;
 use crate::oci::spec::Container;
-use crate::oci::status::{self, Ended, Started};
+use crate::oci::status::{self, Ended, FileIdentity, Started};
 use crate::oci::{cgroup, etc_files, process, runtime_spec, user};
 
 /// The file a monitor holds locked for its whole life.
@@ -41,15 +43,8 @@ pub(super) fn main() -> i32 {
         Ok(Side::Starter) => 0,
         Ok(Side::Monitor) => {
             stay_warm();
-            let mut request = Vec::new();
-            if io::stdin().read_to_end(&mut request).is_err() || request.is_empty() {
-                // The caller thought better of it, or died.
-                return 0;
-            }
-            match serde_json::from_slice::<StartRequest>(&request) {
-                Ok(request) => run(&request),
-                Err(_) => 1,
-            }
+            // Without a request the caller thought better of it, or died.
+            receive::<StartRequest>(&mut io::stdin().lock()).map_or(0, |request| run(&request))
         }
     }
 }
@@ -72,6 +67,14 @@ fn stay_warm() {
 
 fn run(request: &StartRequest) -> i32 {
     let container = &request.container;
+    // For this process' whole life. Without it nothing of the container is its own to touch.
+    let _lock = match take_over(request) {
+        Ok(lock) => lock,
+        Err(error) => {
+            report(&Report::Failed(Failure::of(&error)));
+            return 1;
+        }
+    };
     match start(request) {
         Ok(running) => {
             report(&Report::Started(running.started.clone()));
@@ -93,12 +96,20 @@ fn run(request: &StartRequest) -> i32 {
     }
 }
 
+/// Makes sure that the container's directory is for this very start, and that nobody else is at it.
+fn take_over(request: &StartRequest) -> Result<LockFile, RuntimeError> {
+    let container = &request.container;
+    // Without making the directory: if it is gone, so is whoever wanted the container.
+    match LockFile::attempt_now(&container.state.join(LOCK_FILE))? {
+        Some(lock) if status::is_start(&container.state, &request.start_id)? => Ok(lock),
+        _ => Err(RuntimeError::HelperDied { container: container.name.to_string() }),
+    }
+}
+
 /// Tells the caller, and closes the pipe: from here on the monitor is on its own.
 fn report(report: &Report) {
-    let mut out = io::stdout().lock();
     // If the caller is gone there is nobody to tell; the state on disk says the same.
-    let _ = serde_json::to_writer(&mut out, report);
-    let _ = out.flush();
+    let _ = send(&mut io::stdout().lock(), report);
     if let Ok(null) = runtime::null() {
         let _ = rustix::stdio::dup2_stdin(&null);
         let _ = rustix::stdio::dup2_stdout(&null);
@@ -111,28 +122,33 @@ struct Running {
     stdout: File,
     stderr: File,
     log: LogWriter,
-    _lock: LockFile,
 }
 
 fn start(request: &StartRequest) -> Result<Running, RuntimeError> {
     let container = &request.container;
-    // Without making the directory: if it is gone, so is whoever wanted the container.
-    let lock = LockFile::attempt(&container.state.join(LOCK_FILE))?
-        .ok_or_else(|| RuntimeError::HelperDied { container: container.name.to_string() })?;
+    cgroup::join_monitor_group(&container.name);
+    end_protection();
     status::write_monitor(
         &container.state,
         &identity(container, std::process::id().cast_signed())?,
     )?;
     enter_mount_namespace()?;
-    let (spec, env) = prepare(request)?;
+    let Prepared { spec, env, user } = prepare(request)?;
     let log = LogWriter::open(&log_dir(container))?;
     let (stdout, stdout_write) = pipe(container)?;
     let (stderr, stderr_write) = pipe(container)?;
+    for stream in [&stdout_write, &stderr_write] {
+        // `/dev/stdout` is opened anew by whoever writes to it: it must be the user's.
+        let (uid, gid) = (Uid::from_raw(user.uid), Gid::from_raw(user.gid));
+        nix::unistd::fchown(stream, Some(uid), Some(gid))
+            .at("chown a pipe for", &container.state)?;
+    }
     let streams = Streams { stdin: runtime::null()?, stdout: stdout_write, stderr: stderr_write };
     let init = runtime::start(container, env, &spec, streams)?;
-    let started = Started { init: identity(container, init)?, started_at: now() };
+    let netns = FileIdentity::of(&container.netns)?;
+    let started = Started { init: identity(container, init)?, started_at: now(), netns };
     status::write_started(&container.state, &started)?;
-    Ok(Running { started, init, stdout, stderr, log, _lock: lock })
+    Ok(Running { started, init, stdout, stderr, log })
 }
 
 /// The directory of a container's log.
@@ -160,9 +176,25 @@ fn enter_mount_namespace() -> Result<(), RuntimeError> {
     Ok(())
 }
 
+/// A service that is spared by the kernel when memory runs out must not pass that on to a bundle.
+fn end_protection() {
+    let path = "/proc/self/oom_score_adj";
+    let protected = fs::read_to_string(path).is_ok_and(|score| score.trim_start().starts_with('-'));
+    if protected {
+        // Raising it is always allowed.
+        let _ = fs::write(path, "0");
+    }
+}
+
+struct Prepared {
+    spec: Spec,
+    env: Vec<String>,
+    user: user::ResolvedUser,
+}
+
 /// The root file system with everything carboy puts into it, the specification of what runs on it,
 /// and its environment.
-fn prepare(request: &StartRequest) -> Result<(Spec, Vec<String>), RuntimeError> {
+fn prepare(request: &StartRequest) -> Result<Prepared, RuntimeError> {
     let mut container = request.container.clone();
     let rootfs = Rootfs::mount(&container)?;
     rootfs.check_mount_points()?;
@@ -191,7 +223,7 @@ fn prepare(request: &StartRequest) -> Result<(Spec, Vec<String>), RuntimeError> 
     }
     drop_default_pids_limit(&container, &mut spec)?;
     let env = environment(&container, &[], &user.home);
-    Ok((spec, env))
+    Ok(Prepared { spec, env, user })
 }
 
 /// Where the host has no controller for it the limit that nobody asked for is left out.
@@ -250,6 +282,9 @@ impl Running {
         let mut buffer = vec![0; 64 << 10];
         let mut lines = Vec::new();
         while streams.iter().any(|(file, _)| file.is_some()) || init.is_some() {
+            if deadline.is_some_and(|d| Instant::now() >= d) {
+                break;
+            }
             let mut fds = Vec::with_capacity(3);
             let files = streams.iter().filter_map(|(file, _)| *file);
             fds.extend(files.map(|file| PollFd::new(file, PollFlags::IN)));

@@ -1,10 +1,29 @@
-//! What is said between the library and its helper processes: one JSON value each way. Pure.
+//! What is said between the library and its helper processes: JSON values, a line each.
 
+use std::io::{self, BufRead, Write};
+
+use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
 use crate::error::{Classify, ErrorKind};
 use crate::oci::spec::Container;
 use crate::oci::status::Started;
+
+/// Writes a value as one line. A line, not everything up to the end of the file: a program that
+/// embeds the library may fork in between, and its child would hold the pipe open.
+pub(crate) fn send(pipe: &mut impl Write, value: &impl Serialize) -> io::Result<()> {
+    let mut bytes = serde_json::to_vec(value)?;
+    bytes.push(b'\n');
+    pipe.write_all(&bytes)?;
+    pipe.flush()
+}
+
+/// Reads one line; `None` if the other side closed its end before, or said something else.
+pub(crate) fn receive<T: DeserializeOwned>(pipe: &mut impl BufRead) -> Option<T> {
+    let mut line = Vec::new();
+    pipe.read_until(b'\n', &mut line).ok()?;
+    serde_json::from_slice(line.strip_suffix(b"\n")?).ok()
+}
 
 /// `argv[0]` of a monitor.
 pub(crate) const MONITOR_NAME: &str = "carboy-monitor";
@@ -22,6 +41,8 @@ pub(crate) struct StartRequest {
     pub(crate) container: Container,
     /// The content of its `/etc/resolv.conf`.
     pub(crate) resolv_conf: String,
+    /// Which start this is: the container's directory must be for the same.
+    pub(crate) start_id: String,
 }
 
 /// What a command in a running container is.
@@ -53,6 +74,8 @@ pub(crate) enum Report {
     Started(Started),
     /// The command runs.
     Running,
+    /// The command has ended: its exit code, or 128 + the signal that ended it.
+    Exited(i32),
     /// It could not be started; nothing of it remains.
     Failed(Failure),
 }

@@ -39,8 +39,9 @@ impl Store {
     /// [`StoreError::Io`].
     pub fn exclusive(&self) -> Result<Exclusive<'_>, StoreError> {
         let locks = [
-            files::lock(&self.root.join(LOCK), files::Kind::Exclusive)?,
+            // In the order of a caller that holds and then loads.
             files::lock(&self.root.join(REMOVAL), files::Kind::Exclusive)?,
+            files::lock(&self.root.join(LOCK), files::Kind::Exclusive)?,
         ];
         files::empty(&self.staging())?;
         Ok(Exclusive { store: self, _locks: locks })
