@@ -144,6 +144,7 @@ fn up_follows_the_default_route_to_another_device() {
     assert_eq!(bereft["pid"], moved["pid"], "it was started anew");
     assert_eq!(up(&host, &arguments)["changed"], false);
     down(&host, "demo");
+    host.run(["ip", "route", "del", "default"]).ok();
     let left = host.leaks();
     assert!(!left.iter().any(|line| line.starts_with('+')), "{left:#?}");
     server.kill();
@@ -188,8 +189,10 @@ fn the_log_outlives_a_restart_that_fails() {
     fs::copy("/bin/busybox", directory.join("sh")).unwrap();
     let volume = format!("{}:/programs", directory.display());
     let flags = ["demo", "--image", "test-busybox", "-v", &volume, "--"];
-    let arguments = [&flags[..], &["/programs/sh", "-c", "echo first; exit 3"]].concat();
+    let script = "echo first; while [ ! -e /tmp/go ]; do sleep 0.1; done; exit 3";
+    let arguments = [&flags[..], &["/programs/sh", "-c", script]].concat();
     up(&host, &arguments);
+    host.carboy(&["exec", "demo", "--", "touch", "/tmp/go"]).ok();
     assert!(poll(SOON, || inspect(&host, "demo")["state"] == "exited"));
     let logged = || host.carboy(&["logs", "demo"]).ok().stdout();
     assert_eq!(logged(), "first\n");

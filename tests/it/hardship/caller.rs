@@ -42,8 +42,9 @@ fn a_caller_that_ignores_the_end_of_its_children_gets_exit_codes() {
     assert_eq!(said.code, Some(7), "{said}");
     down(&host, "demo");
     let script = r#"exec env --ignore-signal=CHLD "$0" up --json demo --image test-busybox -- \
-                    sh -c 'sleep 0.2; exit 3'"#;
+                    sh -c 'while [ ! -e /tmp/go ]; do sleep 0.1; done; exit 3'"#;
     report(&shell(&host, script));
+    host.carboy(&["exec", "demo", "--", "touch", "/tmp/go"]).ok();
     assert!(poll(SOON, || inspect(&host, "demo")["state"] == "exited"));
     assert_eq!(inspect(&host, "demo")["exit_code"], 3);
     down(&host, "demo");
