@@ -44,19 +44,25 @@ fn a_damaged_record_hides_no_other_bottle() {
     for slug in ["one", "two"] {
         up(&host, &[slug]);
     }
-    let record = host.path("/run/carboy/networks/claude-bottle-bundle-one.json");
-    assert!(record.exists());
-    fs::write(record, "{").unwrap();
-    for (list, key, two) in [
-        (&["ps", "--json"][..], "slug", "two"),
-        (&["network", "ls", "--json"], "name", "claude-bottle-bundle-two"),
+    let network = "networks/claude-bottle-bundle-one.json";
+    let bundle = "bundles/claude-bottle-sidecars-one/record.json";
+    let (ps, ls) = (["ps", "--json"], ["network", "ls", "--json"]);
+    for (damaged, list, key, two) in [
+        (network, &ps[..], "slug", "two"),
+        (network, &ls, "name", "claude-bottle-bundle-two"),
+        (bundle, &ps, "slug", "two"),
     ] {
+        let record = host.path("/run/carboy").join(damaged);
+        let good = fs::read(&record).unwrap();
+        fs::write(&record, "{").unwrap();
         let output = host.carboy(list);
         let json = output.ok().stdout_json();
         let listed: Vec<&str> = json.as_array().unwrap().iter().map(|o| text(o, key)).collect();
-        assert!(listed.contains(&two), "{output}");
-        assert!(output.stderr().contains("one"), "a note on stderr: {output}");
+        assert!(listed.contains(&two), "{damaged}: {output}");
+        assert!(output.stderr().contains("one"), "a note on stderr: {damaged}: {output}");
+        fs::write(&record, good).unwrap();
     }
+    fs::write(host.path("/run/carboy").join(network), "{").unwrap();
     for slug in ["one", "two"] {
         down(&host, slug);
     }
