@@ -83,3 +83,36 @@ pub trait Classify: std::error::Error + Send + Sync + 'static {
         None
     }
 }
+
+/// An error with its causes, the outermost first, in one line. A cause that the text before holds
+/// already is left out: some libraries repeat theirs.
+pub fn with_causes(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(cause) = source {
+        let words = cause.to_string();
+        if !text.contains(&words) {
+            text.push_str(": ");
+            text.push_str(&words);
+        }
+        source = cause.source();
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[derive(Debug, thiserror::Error)]
+    #[error("{0}")]
+    struct Layer(&'static str, #[source] Option<Box<Layer>>);
+
+    #[test]
+    fn causes_follow_and_are_not_repeated() {
+        let inner = Layer("no space", None);
+        let middle = Layer("write: no space", Some(Box::new(inner)));
+        let outer = Layer("save", Some(Box::new(middle)));
+        assert_eq!(with_causes(&outer), "save: write: no space");
+    }
+}

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 
 use super::helper::Failure;
 use super::spec::Container;
-use crate::error::{Classify, ErrorKind};
+use crate::error::{Classify, ErrorKind, with_causes};
 use crate::fsutil::PathError;
 
 /// An error around a running container.
@@ -135,16 +135,7 @@ impl RuntimeError {
         container: &str,
         error: &dyn std::error::Error,
     ) -> Self {
-        let mut message = error.to_string();
-        let mut source = error.source();
-        while let Some(cause) = source {
-            let text = cause.to_string();
-            if !message.contains(&text) {
-                message.push_str(": ");
-                message.push_str(&text);
-            }
-            source = cause.source();
-        }
+        let message = with_causes(error);
         Self::Libcontainer { step, container: container.to_owned(), message }
     }
 

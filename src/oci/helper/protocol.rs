@@ -5,7 +5,7 @@ use std::io::{self, BufRead, Write};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
-use crate::error::{Classify, ErrorKind};
+use crate::error::{Classify, ErrorKind, with_causes};
 use crate::oci::spec::Container;
 use crate::oci::status::Started;
 
@@ -96,18 +96,8 @@ pub struct Failure {
 
 impl Failure {
     /// The failure that an error is, with its causes.
-    pub(crate) fn of(error: &(impl Classify + ?Sized)) -> Self {
-        let mut message = error.to_string();
-        let mut source = error.source();
-        while let Some(cause) = source {
-            let text = cause.to_string();
-            // libcontainer's errors often repeat their cause.
-            if !message.contains(&text) {
-                message.push_str(": ");
-                message.push_str(&text);
-            }
-            source = cause.source();
-        }
+    pub(crate) fn of(error: &impl Classify) -> Self {
+        let message = with_causes(error);
         Self { kind: error.kind(), message, hint: error.hint(), exit_code: None }
     }
 }
