@@ -10,6 +10,7 @@ mod common;
 mod bad_input;
 mod crash;
 mod exec_logs;
+mod hardship;
 mod harness;
 mod idempotency;
 mod images;
