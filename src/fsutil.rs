@@ -70,16 +70,17 @@ impl<T> PathContext<T> for rustix::io::Result<T> {
 /// # Errors
 /// What the kernel said; a directory that is there already is none.
 pub fn create_private_dir(path: &Path) -> Result<(), PathError> {
-    loop {
-        match fs::DirBuilder::new().recursive(true).mode(0o700).create(path) {
-            // It was there and went, between the standard library's two looks: its last user
-            // removed it.
-            Err(e)
-                if e.kind() == io::ErrorKind::AlreadyExists
-                    && (path.is_dir() || fs::symlink_metadata(path).is_err()) => {}
+    // It may be there and go between the standard library's two looks, when its last user removes
+    // it. That does not happen often; a path that cannot be a directory stays what it is.
+    const ATTEMPTS: u32 = 100;
+    let make = || fs::DirBuilder::new().recursive(true).mode(0o700).create(path);
+    for _ in 1..ATTEMPTS {
+        match make() {
+            Err(e) if e.kind() == io::ErrorKind::AlreadyExists => {}
             other => return other.at("create directory", path),
         }
     }
+    make().at("create directory", path)
 }
 
 /// Where a file's new content is before it takes the file's place. It is always the same: what a
@@ -175,8 +176,14 @@ impl LockFile {
             if let Some(parent) = path.parent() {
                 create_private_dir(parent)?;
             }
-            if let Some(lock) = Self::attempt(path)? {
-                return Ok(lock);
+            match Self::attempt(path) {
+                Ok(Some(lock)) => return Ok(lock),
+                Ok(None) => {}
+                Err(e) => {
+                    // Nothing half-made stays: neither the directory nor those above it.
+                    path.ancestors().skip(1).take(2).for_each(remove_dir_if_empty);
+                    return Err(e);
+                }
             }
         }
     }

@@ -118,11 +118,9 @@ impl Engine {
         let request = self.network_request(spec);
         network::check_addresses(&request, spec.bundle_ip)?;
         let name = self.config.prefix.container(&spec.slug);
-        let network_lock = self.state.lock_network(&request.name)?;
-        let bundle_lock = self.state.lock_bundle(&name)?;
+        let locks = self.lock_both(&request.name, &name)?;
         let result = self.up_locked(spec, &request, &name, replace, inherited);
-        let released = self.release_bundle(&name, bundle_lock);
-        let released = released.and(self.release_network(&request.name, network_lock));
+        let released = self.release_both(&request.name, &name, locks);
         let (mut report, ready_ports) = settle(result, released)?;
         // Without the locks: `down` need not wait for daemons that never come.
         self.await_ready(&report.plan.view, &ready_ports)?;
@@ -256,8 +254,7 @@ impl Engine {
         Self::require_bundle_privileges()?;
         let network = self.config.prefix.network(slug);
         let name = self.config.prefix.container(slug);
-        let network_lock = self.state.lock_network(&network)?;
-        let bundle_lock = self.state.lock_bundle(&name)?;
+        let locks = self.lock_both(&network, &name)?;
         let bundle = self.clear_bundle(&mut self.host(), &name, Some(slug), grace);
         let others = self.users_of(&network).map(|mut users| {
             users.retain(|(other, _)| *other != name);
@@ -271,8 +268,7 @@ impl Engine {
             Ok(_) => self.clear_network(&mut self.host(), &network),
             Err(e) => Err(e),
         };
-        let released = self.release_bundle(&name, bundle_lock);
-        let released = released.and(self.release_network(&network, network_lock));
+        let released = self.release_both(&network, &name, locks);
         let changed = bundle.and_then(|bundle| Ok(removed? || bundle));
         Ok(StopReport { slug: slug.clone(), changed: settle(changed, released)? })
     }

@@ -70,11 +70,9 @@ impl Engine {
     ) -> Result<StartReport, Error> {
         Self::require_bundle_privileges()?;
         let name = self.config.prefix.container(&spec.slug);
-        let network_lock = self.state.lock_network(&spec.network)?;
-        let bundle_lock = self.state.lock_bundle(&name)?;
+        let locks = self.lock_both(&spec.network, &name)?;
         let started = self.start_locked(spec, &name, inherited);
-        let released = self.release_bundle(&name, bundle_lock);
-        let released = released.and(self.release_network(&spec.network, network_lock));
+        let released = self.release_both(&spec.network, &name, locks);
         let placed = settle(started, released)?;
         let slug = spec.slug.clone();
         Ok(StartReport { slug, container: name, pid: placed.pid, notes: placed.notes })

@@ -77,6 +77,30 @@ impl Engine {
         Self::require_privileges(privileges::missing_for_networks())
     }
 
+    /// Takes a network's lock and a bundle's, in the order that everybody takes them in.
+    fn lock_both(
+        &self,
+        network: &NetworkName,
+        bundle: &ContainerName,
+    ) -> Result<(LockFile, LockFile), Error> {
+        let network_lock = self.state.lock_network(network)?;
+        match self.state.lock_bundle(bundle) {
+            Ok(bundle_lock) => Ok((network_lock, bundle_lock)),
+            Err(e) => settle(Err(e.into()), self.release_network(network, network_lock)),
+        }
+    }
+
+    /// Gives both back, as [`Engine::release_network`] and [`Engine::release_bundle`] do.
+    fn release_both(
+        &self,
+        network: &NetworkName,
+        bundle: &ContainerName,
+        (network_lock, bundle_lock): (LockFile, LockFile),
+    ) -> Result<(), Error> {
+        let released = self.release_bundle(bundle, bundle_lock);
+        released.and(self.release_network(network, network_lock))
+    }
+
     /// Gives a network's lock back, and leaves no trace of it if the network is no more.
     fn release_network(&self, name: &NetworkName, lock: LockFile) -> Result<(), Error> {
         if !self.state.has_network(name) {

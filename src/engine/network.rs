@@ -127,14 +127,17 @@ impl Engine {
         let guard = self.state.lock_host()?;
         let applied = transaction.apply(host, &record.resources, expect);
         let changed = !transaction.changes().is_empty();
-        if let Err(e) = applied {
-            return Err(rolled_back("the repair", e.into(), transaction.roll_back(host)));
+        let record = NetworkRecord { phase: Phase::Done, ..record };
+        let settled = applied.map_err(Error::from).and_then(|()| {
+            if changed || expect == Expect::Fresh {
+                self.state.write_network(&record)?;
+            }
+            Ok(())
+        });
+        if let Err(error) = settled {
+            return Err(rolled_back("the repair", error, transaction.roll_back(host)));
         }
         drop(guard);
-        let record = NetworkRecord { phase: Phase::Done, ..record };
-        if changed || expect == Expect::Fresh {
-            self.state.write_network(&record)?;
-        }
         Ok(Ensured { record, fresh: false, changed })
     }
 
@@ -165,17 +168,20 @@ impl Engine {
         let mut record = NetworkRecord { phase: Phase::Applying, spec, resources };
         self.state.write_network(&record)?;
         let mut transaction = Transaction::new();
-        if let Err(e) = transaction.apply(host, &record.resources, Expect::Fresh) {
+        let applied = transaction.apply(host, &record.resources, Expect::Fresh);
+        let settled = applied.map_err(Error::from).and_then(|()| {
+            record.phase = Phase::Done;
+            Ok(self.state.write_network(&record)?)
+        });
+        if let Err(error) = settled {
             let left = transaction.roll_back(host);
             if left.is_empty() {
                 // A record that stays speaks of nothing, and `down` takes it.
                 let _ = self.state.forget_network(&request.name);
             }
-            return Err(rolled_back("the creation of the network", e.into(), left));
+            return Err(rolled_back("the creation of the network", error, left));
         }
         drop(guard);
-        record.phase = Phase::Done;
-        self.state.write_network(&record)?;
         Ok(Ensured { record, fresh: true, changed: true })
     }
 

@@ -136,12 +136,18 @@ pub(crate) fn join_monitor_group(name: &ContainerName) {
     let Ok(hierarchies) = hierarchies() else { return };
     let group = monitor_path(name);
     for hierarchy in hierarchies {
-        if hierarchy.unified || hierarchy.options.iter().any(|o| o == "name=systemd") {
-            let directory = below(&hierarchy.mount, &group);
-            // Where this fails the caller's group is as good as none.
+        let of_its_own = hierarchy.unified || hierarchy.options.iter().any(|o| o == "name=systemd");
+        let directory = match of_its_own {
+            true => below(&hierarchy.mount, &group),
+            // A controller of version 1: no group, only not the caller's, which could not be
+            // removed otherwise and whose limits are not meant for a monitor.
+            false => hierarchy.mount,
+        };
+        // Where this fails the caller's group has to do.
+        if of_its_own {
             let _ = fs::create_dir(&directory);
-            let _ = fs::write(directory.join("cgroup.procs"), std::process::id().to_string());
         }
+        let _ = fs::write(directory.join("cgroup.procs"), std::process::id().to_string());
     }
 }
 
