@@ -2,11 +2,12 @@
 
 use std::io::{Read, Write};
 use std::net::Ipv4Addr;
+use std::time::Duration;
 
 use serde_json::Value;
 
-use super::TestHost;
 use super::images::Image;
+use super::{TestHost, poll};
 
 /// The port of the embedded image's health daemon.
 pub(crate) const HEALTH: u16 = 9000;
@@ -55,10 +56,15 @@ pub(crate) fn bundle_ip(json: &Value) -> Ipv4Addr {
     text(json, "bundle_ip").parse().unwrap()
 }
 
-/// One connection from the host to the pinned address must succeed at the first attempt.
+/// One connection from the host to the pinned address must succeed at the first attempt. Only the
+/// web server of the busybox image may take a moment: that image declares no daemons that `up`
+/// could wait for.
 #[track_caller]
 pub(crate) fn assert_answers(host: &TestHost, bottle: &Value, port: u16) {
     let ip = bundle_ip(bottle);
+    if port == WEB {
+        poll(Duration::from_secs(5), || host.tcp((ip, port)).is_ok());
+    }
     if let Err(error) = host.tcp((ip, port)) {
         panic!("{ip}:{port} does not answer at the first attempt: {error}");
     }
