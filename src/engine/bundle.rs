@@ -152,6 +152,7 @@ impl Engine {
         let image = LaunchImage { image: reference, config, layers, init };
         let made = launch::container(&self.config, wish.slug, place, image, options, inherited)?;
         check_controllers(&made.0.limits)?;
+        check_file_system(&self.config.root)?;
         Ok(made)
     }
 
@@ -357,6 +358,23 @@ fn check_controllers(limits: &Limits) -> Result<(), Error> {
             what: format!("no {controller} controller in its control groups"),
             hint: "enable it in the kernel's command line, or leave the limit out",
         }),
+    }
+}
+
+/// Refuses an image root that overlayfs cannot have a writable layer on: overlayfs itself, as in a
+/// container. Where the file system cannot be told the mount says what is wrong.
+fn check_file_system(root: &Path) -> Result<(), Error> {
+    const OVERLAYFS_SUPER_MAGIC: u64 = 0x794c_7630;
+    let existing = root.ancestors().find(|path| path.exists());
+    let kind = existing.and_then(|path| rustix::fs::statfs(path).ok());
+    match kind {
+        Some(kind) if kind.f_type.cast_unsigned() == OVERLAYFS_SUPER_MAGIC => {
+            Err(Error::Unsupported {
+                what: format!("{} on overlayfs, which carries no writable layer", root.display()),
+                hint: "use --root on ext4, xfs, btrfs or tmpfs, not on overlayfs itself",
+            })
+        }
+        _ => Ok(()),
     }
 }
 

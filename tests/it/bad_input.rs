@@ -118,10 +118,55 @@ fn without_json_an_error_is_text_on_stderr() {
 fn without_capabilities_the_missing_one_is_named() {
     let host = TestHost::new();
     let carboy = env!("CARGO_BIN_EXE_carboy");
-    let drop = ["setpriv", "--bounding-set=-net_admin", "--inh-caps=-net_admin"];
-    let output = host.run([&drop[..], &[carboy, "--json", "up", "demo"]].concat());
-    let error = output.error(6, "permission");
-    assert!(format!("{error}").to_uppercase().contains("CAP_NET_ADMIN"), "{error}");
+    for name in [
+        "net_admin",
+        "sys_admin",
+        "setuid",
+        "setgid",
+        "setpcap",
+        "setfcap",
+        "chown",
+        "fowner",
+        "fsetid",
+        "dac_override",
+        "mknod",
+        "kill",
+        "net_bind_service",
+    ] {
+        let bounding = format!("--bounding-set=-{name}");
+        let inheritable = format!("--inh-caps=-{name}");
+        let drop = ["setpriv", &bounding, &inheritable, carboy];
+        let error =
+            host.run([&drop[..], &["--json", "up", "demo"]].concat()).error(6, "permission");
+        let wanted = format!("CAP_{}", name.to_uppercase());
+        assert!(error["message"].as_str().unwrap().contains(&wanted), "{error}");
+        assert!(error["hint"].is_string(), "{error}");
+    }
+    host.assert_clean();
+}
+
+#[test]
+fn without_control_groups_they_are_named() {
+    let host = TestHost::new();
+    let script = "umount --recursive /sys/fs/cgroup && exec \"$0\" --json up demo";
+    let carboy = env!("CARGO_BIN_EXE_carboy");
+    let output = host.run(["unshare", "--mount", "sh", "-c", script, carboy]);
+    let error = output.error(7, "unsupported");
+    assert!(error["message"].as_str().unwrap().contains("control groups"), "{error}");
+    host.assert_clean();
+}
+
+#[test]
+fn an_image_root_that_overlayfs_cannot_use_is_named() {
+    let host = TestHost::new();
+    let script = "mkdir /run/lower /run/upper /run/work /run/over && \
+                  mount -t overlay -o lowerdir=/run/lower,upperdir=/run/upper,workdir=/run/work \
+                  overlay /run/over && exec \"$0\" --json --root /run/over up demo";
+    let carboy = env!("CARGO_BIN_EXE_carboy");
+    let output = host.run(["unshare", "--mount", "sh", "-c", script, carboy]);
+    let error = output.error(7, "unsupported");
+    assert!(error["hint"].as_str().unwrap().contains("overlayfs"), "{error}");
+    host.run(["rm", "-rf", "/run/lower", "/run/upper", "/run/work", "/run/over"]).ok();
     host.assert_clean();
 }
 
