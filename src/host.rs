@@ -1,6 +1,7 @@
 //! The real host: gives each resource to the module that knows it. Dispatch only.
 
 use std::collections::HashMap;
+use std::fs::File;
 use std::time::Duration;
 
 use crate::error::{Classify, ErrorKind};
@@ -47,13 +48,22 @@ pub(crate) struct KernelHost<'a> {
     pub(crate) grace: Duration,
     /// The content of the container's `/etc/resolv.conf`.
     pub(crate) resolv_conf: String,
+    /// The network namespace that the container runs in already. If its mount is gone, this one is
+    /// mounted again, and no new one made.
+    pub(crate) netns: Option<File>,
     prepared: HashMap<ContainerName, PreparedMonitor>,
 }
 
 impl<'a> KernelHost<'a> {
     /// This machine, with containers killed at once when they are removed.
     pub(crate) fn new(binary: &'a HelperBinary) -> Self {
-        Self { binary, grace: Duration::ZERO, resolv_conf: String::new(), prepared: HashMap::new() }
+        Self {
+            binary,
+            grace: Duration::ZERO,
+            resolv_conf: String::new(),
+            netns: None,
+            prepared: HashMap::new(),
+        }
     }
 
     /// Starts the container's monitor now, so that what it can do alone is done beside the work
@@ -74,10 +84,11 @@ impl Host for KernelHost<'_> {
     fn create(&mut self, resource: &Resource) -> Result<Creation, HostError> {
         Ok(match resource {
             Resource::Firewall(r) => net::firewall::create(r)?,
+            Resource::Passage(r) => net::passage::create(r)?,
             Resource::Uplink(r) => net::uplink::create(r)?,
             Resource::Bridge(r) => net::bridge::create(r)?,
             Resource::BridgeRules(r) => net::bridge_rules::create(r)?,
-            Resource::Netns(r) => net::netns::create(r)?,
+            Resource::Netns(r) => net::netns::create(r, self.netns.as_ref())?,
             Resource::PortRules(r) => net::port_rules::create(r)?,
             Resource::Veth(r) => net::veth::create(r)?,
             Resource::Container(c) => {
@@ -90,6 +101,7 @@ impl Host for KernelHost<'_> {
     fn observe(&mut self, resource: &Resource) -> Result<Presence, HostError> {
         Ok(match resource {
             Resource::Firewall(r) => net::firewall::observe(r)?,
+            Resource::Passage(r) => net::passage::observe(r)?,
             Resource::Uplink(r) => net::uplink::observe(r)?,
             Resource::Bridge(r) => net::bridge::observe(r)?,
             Resource::BridgeRules(r) => net::bridge_rules::observe(r)?,
@@ -103,10 +115,11 @@ impl Host for KernelHost<'_> {
     fn repair(&mut self, resource: &Resource, drift: &[Drift]) -> Result<(), HostError> {
         match resource {
             Resource::Firewall(r) => net::firewall::repair(r, drift)?,
+            Resource::Passage(r) => net::passage::repair(r, drift)?,
             Resource::Uplink(r) => net::uplink::repair(r, drift)?,
             Resource::Bridge(r) => net::bridge::repair(r, drift)?,
             Resource::BridgeRules(r) => net::bridge_rules::repair(r, drift)?,
-            Resource::Netns(r) => net::netns::repair(r, drift)?,
+            Resource::Netns(r) => net::netns::repair(r, drift, self.netns.as_ref())?,
             Resource::PortRules(r) => net::port_rules::repair(r, drift)?,
             Resource::Veth(r) => net::veth::repair(r, drift)?,
             Resource::Container(c) => {
@@ -120,6 +133,7 @@ impl Host for KernelHost<'_> {
     fn remove(&mut self, resource: &Resource) -> Result<Removal, HostError> {
         Ok(match resource {
             Resource::Firewall(r) => net::firewall::remove(r)?,
+            Resource::Passage(r) => net::passage::remove(r)?,
             Resource::Uplink(r) => net::uplink::remove(r)?,
             Resource::Bridge(r) => net::bridge::remove(r)?,
             Resource::BridgeRules(r) => net::bridge_rules::remove(r)?,

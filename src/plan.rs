@@ -8,7 +8,9 @@ use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
 use crate::names::{ContainerName, NetworkName, Slug};
-use crate::net::spec::{Bridge, BridgeRules, Firewall, MacAddr, Netns, PortRules, Uplink, Veth};
+use crate::net::spec::{
+    Bridge, BridgeRules, Firewall, MacAddr, Netns, Passage, PortRules, Uplink, Veth,
+};
 use crate::oci::spec::Container;
 use crate::resource::Resource;
 use crate::spec::{NetworkAddresses6, NetworkSpec};
@@ -56,7 +58,7 @@ pub fn link_group(network: &NetworkName) -> u32 {
 /// The resources of a network. The first [`shared_count`] of them touch what all bottles share.
 pub fn network(spec: &NetworkSpec) -> Vec<Resource> {
     let bridge = spec.name.bridge();
-    let mut resources = vec![Resource::Firewall(Firewall {})];
+    let mut resources = vec![Resource::Firewall(Firewall {}), Resource::Passage(Passage {})];
     if let (Some(device), false) = (&spec.uplink, spec.policy.internal) {
         resources.push(Resource::Uplink(Uplink { device: device.clone() }));
     }
@@ -89,7 +91,13 @@ pub fn shared_count(resources: &[Resource]) -> usize {
     resources
         .iter()
         .take_while(|r| {
-            matches!(r, Resource::Firewall(_) | Resource::Uplink(_) | Resource::BridgeRules(_))
+            matches!(
+                r,
+                Resource::Firewall(_)
+                    | Resource::Passage(_)
+                    | Resource::Uplink(_)
+                    | Resource::BridgeRules(_)
+            )
         })
         .count()
 }
@@ -267,7 +275,7 @@ mod tests {
     #[test]
     fn rules_come_before_links_and_shared_things_first() {
         let plan = network(&spec(false));
-        assert_eq!(shared_count(&plan), 3);
+        assert_eq!(shared_count(&plan), 4);
         assert!(matches!(plan.last(), Some(Resource::Bridge(_))));
         let port = port(
             &spec(false),

@@ -5,7 +5,7 @@ use std::fmt;
 use serde::{Deserialize, Serialize};
 
 use crate::error::Classify;
-use crate::net::spec::{Bridge, BridgeRules, Firewall, Netns, PortRules, Uplink, Veth};
+use crate::net::spec::{Bridge, BridgeRules, Firewall, Netns, Passage, PortRules, Uplink, Veth};
 use crate::oci::spec::Container;
 use crate::presence::{Creation, Drift, Presence, Removal};
 
@@ -15,6 +15,8 @@ use crate::presence::{Creation, Drift, Presence, Removal};
 pub enum Resource {
     /// The firewall table every bottle shares.
     Firewall(Firewall),
+    /// Rules in other firewalls that let bundles pass; shared.
+    Passage(Passage),
     /// Forwarding on the device that leads out; shared.
     Uplink(Uplink),
     /// The bottle's bridge.
@@ -35,6 +37,7 @@ impl fmt::Display for Resource {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Firewall(_) => write!(f, "firewall table"),
+            Self::Passage(_) => write!(f, "passage through other firewalls"),
             Self::Uplink(u) => write!(f, "forwarding on {}", u.device),
             Self::Bridge(b) => write!(f, "bridge {} ({})", b.name, b.network),
             Self::BridgeRules(r) => write!(f, "firewall entries of bridge {}", r.bridge),

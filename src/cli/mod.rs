@@ -14,10 +14,12 @@ mod network_args;
 mod output;
 mod plan;
 mod ps;
+mod reload;
 mod settings;
 mod start;
 mod stop;
 mod up;
+mod verify;
 
 use std::process::ExitCode;
 
@@ -48,6 +50,8 @@ enum Verb {
     Exec(exec::Args),
     Logs(logs::Args),
     Ps(ps::Args),
+    Verify(verify::Args),
+    Reload(reload::Args),
     Inspect(inspect::Args),
     Network(network::Args),
     Image(image::Args),
@@ -92,6 +96,8 @@ impl Verb {
             Self::Exec(args) => args.run(engine, output),
             Self::Logs(args) => args.run(engine, output),
             Self::Ps(args) => args.run(engine, output),
+            Self::Verify(args) => args.run(engine, output),
+            Self::Reload(args) => args.run(engine, output),
             Self::Inspect(args) => args.run(engine, output),
             Self::Network(args) => args.run(engine, output),
             Self::Image(args) => args.run(engine, output),

@@ -56,6 +56,16 @@ impl Args {
 pub(super) fn each<T>(
     names: &[T],
     output: &Output,
+    act: impl FnMut(&T) -> Result<(Value, String), Failure>,
+) -> Result<ExitCode, Failure> {
+    each_of(names, false, output, act)
+}
+
+/// The same; with `list` even one name makes an array, and none an empty one.
+pub(super) fn each_of<T>(
+    names: &[T],
+    list: bool,
+    output: &Output,
     mut act: impl FnMut(&T) -> Result<(Value, String), Failure>,
 ) -> Result<ExitCode, Failure> {
     let (mut done, mut failures) = (Vec::new(), Vec::new());
@@ -73,6 +83,7 @@ pub(super) fn each<T>(
         }
     }
     match done.as_slice() {
+        _ if list && output.is_json() => output.json(&done),
         [] => {}
         [only] if names.len() == 1 => output.json(only),
         _ => output.json(&done),

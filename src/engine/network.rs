@@ -123,6 +123,17 @@ impl Engine {
             let name = request.name.to_string();
             return Err(Error::Conflict { what: "network", name, differences });
         }
+        let (record, changed) = self.restore_network(host, record)?;
+        Ok(Ensured { record, fresh: false, changed })
+    }
+
+    /// Brings the network to its record; true if anything had to be changed. The caller holds the
+    /// network's lock.
+    pub(super) fn restore_network(
+        &self,
+        host: &mut KernelHost<'_>,
+        record: NetworkRecord,
+    ) -> Result<(NetworkRecord, bool), Error> {
         let record = self.follow_uplink(record)?;
         let expect = match record.phase {
             Phase::Done => Expect::Existing,
@@ -143,7 +154,7 @@ impl Engine {
             return Err(rolled_back("the repair", error, transaction.roll_back(host)));
         }
         drop(guard);
-        Ok(Ensured { record, fresh: false, changed })
+        Ok((record, changed))
     }
 
     /// The record with the device that leads out now: the host's default route may have moved.

@@ -27,13 +27,6 @@ fn object() -> String {
     format!("firewall table {TABLE}")
 }
 
-fn family_name(family: Family) -> &'static str {
-    match family {
-        Family::Inet => "inet",
-        Family::Bridge => "bridge",
-    }
-}
-
 /// Makes both tables if neither is there.
 ///
 /// # Errors
@@ -234,7 +227,7 @@ enum Part {
 }
 
 fn differences(table: &Table, seen: Option<&Seen>, found: &mut Differences<Part>) {
-    let family = family_name(table.family);
+    let family = table.family;
     let Some(seen) = seen else {
         found.expect(Part::Static, format!("table {family} {TABLE}"), "present", None);
         return;
@@ -305,8 +298,7 @@ pub fn observe(_spec: &Firewall) -> Result<Presence, Error> {
         if let Some(seen) = &seen {
             any = true;
             if !seen.is_ours() {
-                let family = family_name(table.family);
-                let found = format!("a table {family} {TABLE} that carboy did not make");
+                let found = format!("a table {} {TABLE} that carboy did not make", table.family);
                 return Ok(Presence::Foreign(found));
             }
         }

@@ -4,10 +4,10 @@
 //! [`Host`](crate::resource::Host) describes them. All calls are synchronous, work from any thread
 //! and leave the caller's namespaces alone.
 //!
-//! The firewall table and the uplink are shared by all bottles of a host. Each change is one
+//! The firewall table, the passage and the uplink are shared by all bottles of a host. Each change is one
 //! transaction, but "is anybody left?" and "remove" are two steps: the caller must serialise calls
-//! that create or remove [`firewall`], [`uplink`] and [`bridge_rules`], from the first shared
-//! resource of a bottle up to its bridge's entry, with a lock of the whole host.
+//! that create or remove [`firewall`], [`passage`], [`uplink`] and [`bridge_rules`], from the first
+//! shared resource of a bottle up to its bridge's entry, with a lock of the whole host.
 
 mod altname;
 pub mod bridge;
@@ -23,6 +23,7 @@ pub mod netns;
 mod nft;
 mod nft_expr;
 pub mod overlap;
+pub mod passage;
 pub mod policy;
 pub mod port_rules;
 pub mod ruleset;

@@ -7,6 +7,7 @@
 
 use std::fs::{self, DirBuilder, File, OpenOptions};
 use std::io;
+use std::os::fd::AsRawFd;
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
 use std::path::Path;
 
@@ -49,11 +50,12 @@ pub(crate) fn open(path: &Path) -> Result<File, Error> {
     }
 }
 
-/// Makes the namespace if its path is free: IPv6 off inside, `lo` up.
+/// Makes the namespace if its path is free: IPv6 off inside, `lo` up. `held` is one that lives on
+/// though its mount is gone: then that one is mounted there again.
 ///
 /// # Errors
 /// What the kernel said; the path is free again then.
-pub fn create(spec: &Netns) -> Result<Creation, Error> {
+pub fn create(spec: &Netns, held: Option<&File>) -> Result<Creation, Error> {
     let object = object(spec);
     if let Some(directory) = spec.path.parent() {
         DirBuilder::new()
@@ -67,13 +69,23 @@ pub fn create(spec: &Netns) -> Result<Creation, Error> {
         Err(e) if e.kind() == io::ErrorKind::AlreadyExists => return Ok(Creation::Exists),
         Err(e) => return Err(Error::file(&object, "make the file of", e)),
     }
-    if let Err(error) = make(spec) {
+    if let Err(error) = mount_held_or_new(spec, held) {
         // The first error says what went wrong; a file that stays is half made, which observe and
         // remove know how to handle.
         fs::remove_file(&spec.path).ok();
         return Err(error);
     }
     Ok(Creation::Created)
+}
+
+fn mount_held_or_new(spec: &Netns, held: Option<&File>) -> Result<(), Error> {
+    match held {
+        Some(held) => {
+            let source = format!("/proc/thread-self/fd/{}", held.as_raw_fd());
+            bind(spec, Path::new(&source))
+        }
+        None => make(spec),
+    }
 }
 
 /// Makes a namespace and mounts it on the file, last of all: what is mounted is complete.
@@ -87,11 +99,14 @@ fn make(spec: &Netns) -> Result<(), Error> {
         netlink::block_on(&object, FEATURE, async |route| {
             route.all(vec![link::set_up(LOOPBACK), link::set_alias(LOOPBACK, ALIAS)]).await
         })?;
-        let source = Path::new("/proc/thread-self/ns/net");
-        let none: Option<&str> = None;
-        mount(Some(source), &spec.path, none, MsFlags::MS_BIND, none)
-            .map_err(|e| Error::system(&object, "mount", e))
+        bind(spec, Path::new("/proc/thread-self/ns/net"))
     })
+}
+
+fn bind(spec: &Netns, namespace: &Path) -> Result<(), Error> {
+    let none: Option<&str> = None;
+    mount(Some(namespace), &spec.path, none, MsFlags::MS_BIND, none)
+        .map_err(|e| Error::system(&object(spec), "mount", e))
 }
 
 /// What stands at the path.
@@ -197,17 +212,24 @@ pub fn observe(spec: &Netns) -> Result<Presence, Error> {
     })
 }
 
-/// Puts right what differs; a namespace that is there stays the same.
+/// Puts right what differs; a namespace that is there stays the same, and so does one that is
+/// `held` though it is not mounted any more.
 ///
 /// # Errors
 /// [`Error::Missing`] if it is gone, [`Error::Foreign`] if it is not ours, else what the kernel
 /// said.
-pub fn repair(spec: &Netns, drift: &[Drift]) -> Result<(), Error> {
+pub fn repair(spec: &Netns, drift: &[Drift], held: Option<&File>) -> Result<(), Error> {
     let object = object(spec);
     let namespace = match look(spec)? {
         Look::Absent => return Err(Error::Missing { object }),
         Look::Foreign(found) => return Err(Error::Foreign { object, found }),
-        Look::HalfMade => return make(spec),
+        Look::HalfMade => {
+            mount_held_or_new(spec, held)?;
+            return match observe(spec)? {
+                Presence::Drifted(drift) => repair(spec, &drift, None),
+                _ => Ok(()),
+            };
+        }
         Look::Namespace(file) => file,
     };
     let parts = differences(spec, Some(&namespace))?.parts(drift);

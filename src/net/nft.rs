@@ -39,6 +39,8 @@ fn family(family: Family) -> NetfilterProtoFamily {
     match family {
         Family::Inet => NetfilterProtoFamily::Inet,
         Family::Bridge => NetfilterProtoFamily::Bridge,
+        Family::Ip => NetfilterProtoFamily::IPv4,
+        Family::Ip6 => NetfilterProtoFamily::IPv6,
     }
 }
 
@@ -73,7 +75,8 @@ impl Transaction {
         Self { object: object.into(), operation, messages: Vec::new() }
     }
 
-    fn push(&mut self, to: Family, inner: NfTablesMessage, flags: u16) {
+    /// Adds a change of any table.
+    pub(crate) fn push(&mut self, to: Family, inner: NfTablesMessage, flags: u16) {
         self.messages.push(message(family(to), 0, inner, flags));
     }
 
@@ -267,9 +270,18 @@ pub(crate) fn query(
     get: NfTablesMessage,
     flags: u16,
 ) -> Result<Option<Vec<NfTablesMessage>>, Error> {
-    let object = format!("firewall table {TABLE}");
+    query_about(&format!("firewall table {TABLE}"), from, get, flags)
+}
+
+/// The same of another table; `object` is for errors.
+pub(crate) fn query_about(
+    object: &str,
+    from: Family,
+    get: NfTablesMessage,
+    flags: u16,
+) -> Result<Option<Vec<NfTablesMessage>>, Error> {
     let mut messages = Vec::new();
-    for reply in exchange(&object, "read", vec![message(family(from), 0, get, flags)])? {
+    for reply in exchange(object, "read", vec![message(family(from), 0, get, flags)])? {
         match reply.payload {
             NetlinkPayload::InnerMessage(m) => {
                 if let NetfilterMessageInner::NfTables(m) = m.inner {
@@ -281,7 +293,7 @@ pub(crate) fn query(
                 if refusal.errno == libc::ENOENT {
                     return Ok(None);
                 }
-                return Err(refused(&object, "read", refusal));
+                return Err(refused(object, "read", refusal));
             }
             _ => {}
         }

@@ -14,6 +14,8 @@ pub use element::{
 };
 pub use expression::{Conntrack, Expression, Header, Meta};
 
+use std::fmt;
+
 use crate::names::{BRIDGE_IFNAME_PREFIX, VETH_IFNAME_PREFIX};
 
 /// The name of both tables.
@@ -40,6 +42,22 @@ pub enum Family {
     Inet,
     /// Bridged frames.
     Bridge,
+    /// IPv4 alone, as iptables makes its tables.
+    Ip,
+    /// IPv6 alone.
+    Ip6,
+}
+
+/// In the words of nft(8).
+impl fmt::Display for Family {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Inet => "inet",
+            Self::Bridge => "bridge",
+            Self::Ip => "ip",
+            Self::Ip6 => "ip6",
+        })
+    }
 }
 
 /// A table with all that is static in it.

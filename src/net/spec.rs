@@ -92,6 +92,11 @@ impl TryFrom<String> for MacAddr {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Firewall {}
 
+/// Rules that let bundles pass through other firewalls of the host, where there are any; shared by
+/// every bottle, gone with the last.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Passage {}
+
 /// Packet forwarding on the device that leads out, which the replies to a bundle come in through.
 /// Where carboy turned it on, the firewall keeps the host from becoming a router for others.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]

@@ -115,10 +115,12 @@ pub(crate) fn observe(container: &Container) -> Result<Presence, RuntimeError> {
 }
 
 /// Whether the container was started in the namespace that has its name: that may have been made
-/// anew. A namespace that cannot be looked at is not another one.
+/// anew. A namespace that cannot be looked at, or is not mounted, is not another one.
 fn same_network(container: &Container, started: &Started) -> bool {
-    FileIdentity::of(&container.netns).is_ok_and(|there| there == started.netns)
-        || !container.netns.exists()
+    match FileIdentity::of(&container.netns) {
+        Ok(there) => there == started.netns || !there.is_of_one_kind_with(started.netns),
+        Err(_) => !container.netns.exists(),
+    }
 }
 
 /// Whether anything of the container is there.

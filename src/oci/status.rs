@@ -1,7 +1,7 @@
 //! What a monitor writes down about its container, for later calls to read: one file when it has
 //! started, one when it has ended. Both are written whole or not at all.
 
-use std::fs;
+use std::fs::{self, File, Metadata};
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
@@ -27,6 +27,16 @@ pub struct Started {
     pub netns: FileIdentity,
 }
 
+impl Started {
+    /// The network namespace it was started in, for as long as its first process is there. (A
+    /// process that has taken its number is in another one.)
+    pub fn open_netns(&self) -> Option<File> {
+        let file = File::open(format!("/proc/{}/ns/net", self.init.pid)).ok()?;
+        let metadata = file.metadata().ok()?;
+        (FileIdentity::from(&metadata) == self.netns).then_some(file)
+    }
+}
+
 /// A file, told apart from every other: device and inode numbers. A namespace's file is the
 /// namespace.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -41,8 +51,18 @@ impl FileIdentity {
     /// # Errors
     /// What the file system said.
     pub fn of(path: &Path) -> Result<Self, PathError> {
-        let metadata = fs::metadata(path).at("stat", path)?;
-        Ok(Self { device: metadata.dev(), inode: metadata.ino() })
+        Ok(Self::from(&fs::metadata(path).at("stat", path)?))
+    }
+
+    /// Whether both are of one file system, as all namespaces are.
+    pub fn is_of_one_kind_with(self, other: Self) -> bool {
+        self.device == other.device
+    }
+}
+
+impl From<&Metadata> for FileIdentity {
+    fn from(metadata: &Metadata) -> Self {
+        Self { device: metadata.dev(), inode: metadata.ino() }
     }
 }
 
