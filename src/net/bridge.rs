@@ -235,7 +235,7 @@ pub fn repair(spec: &Bridge, drift: &[Drift]) -> Result<(), Error> {
         if parts.contains(&Part::Altname) {
             altname::add(route, index, spec.network.as_str()).await?;
         }
-        let requests = parts.iter().filter_map(|part| repair_request(spec, index, *part));
+        let requests = parts.iter().flat_map(|part| repair_requests(spec, index, *part));
         route.all(requests.collect()).await?;
         if parts.contains(&Part::Route) {
             claim(route, spec, index).await?;
@@ -244,20 +244,20 @@ pub fn repair(spec: &Bridge, drift: &[Drift]) -> Result<(), Error> {
     })
 }
 
-/// `None` for what takes more than a request.
-fn repair_request(spec: &Bridge, index: u32, part: Part) -> Option<Request> {
-    Some(match part {
+/// Nothing for what takes more than a request.
+fn repair_requests(spec: &Bridge, index: u32, part: Part) -> Vec<Request> {
+    vec![match part {
         Part::Mac => link::set_mac(index, spec.mac),
         Part::Mtu => link::set_mtu(index, spec.mtu),
         Part::Group => link::set_group(index, spec.group),
         Part::Alias => link::set_alias(index, ALIAS),
-        Part::Options => link::set_bridge_options(index),
+        Part::Options => return link::set_bridge_options(index).into(),
         Part::LinkLocal => link::no_link_local(index),
         Part::Forwarding => link::set_forwarding(index, 1, Some(RP_FILTER_STRICT)),
         Part::Address => link::add_address(index, gateway(spec), true),
         Part::Up => link::set_up(index),
-        Part::Altname | Part::Ipv6 | Part::Route => return None,
-    })
+        Part::Altname | Part::Ipv6 | Part::Route => return Vec::new(),
+    }]
 }
 
 /// Removes the bridge if it is ours; its ports stay. Takes some tens of milliseconds, for the

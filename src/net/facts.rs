@@ -8,7 +8,7 @@ use netlink_packet_route::address::{AddressAttribute, AddressMessage};
 use netlink_packet_route::link::{
     AfSpecInet, AfSpecInet6, AfSpecUnspec, BridgeStpState, In6AddrGenMode, InfoBridge,
     InfoBridgePort, InfoData, InfoKind, InfoPortData, LinkAttribute, LinkFlags, LinkInfo,
-    LinkMessage, Prop,
+    LinkMessage, Prop, State,
 };
 use netlink_packet_route::neighbour::{NeighbourAttribute, NeighbourMessage, NeighbourState};
 use netlink_packet_route::route::{
@@ -31,6 +31,8 @@ pub(crate) struct Link {
     pub(crate) mtu: u32,
     pub(crate) group: u32,
     pub(crate) up: bool,
+    /// It is up, and so is the other end.
+    pub(crate) running: bool,
     pub(crate) controller: Option<u32>,
     /// The other end's index, in its own namespace.
     pub(crate) peer: Option<u32>,
@@ -77,6 +79,7 @@ impl From<LinkMessage> for Link {
                 LinkAttribute::IfAlias(alias) => link.alias = Some(alias),
                 LinkAttribute::Address(mac) => link.mac = mac_of(&mac),
                 LinkAttribute::Mtu(mtu) => link.mtu = mtu,
+                LinkAttribute::OperState(state) => link.running = state == State::Up,
                 LinkAttribute::Group(group) => link.group = group,
                 LinkAttribute::Controller(index) => link.controller = Some(index),
                 LinkAttribute::Link(index) => link.peer = Some(index),

@@ -11,8 +11,8 @@ use ipnet::Ipv4Net;
 use netlink_packet_core::{DefaultNla, NLM_F_APPEND};
 use netlink_packet_route::address::{AddressAttribute, AddressFlags, AddressMessage, AddressScope};
 use netlink_packet_route::link::{
-    AfSpecInet, AfSpecInet6, AfSpecUnspec, BridgeStpState, In6AddrGenMode, InfoBridge, InfoData,
-    InfoKind, InfoVeth, LinkAttribute, LinkInfo, LinkMessage, Prop,
+    AfSpecInet, AfSpecInet6, AfSpecUnspec, BridgePortState, BridgeStpState, In6AddrGenMode,
+    InfoBridge, InfoData, InfoKind, InfoVeth, LinkAttribute, LinkInfo, LinkMessage, Prop,
 };
 use netlink_packet_route::neighbour::{
     NeighbourAddress, NeighbourAttribute, NeighbourFlags, NeighbourMessage, NeighbourState,
@@ -51,19 +51,21 @@ pub(crate) fn create_bridge(spec: &Bridge) -> Request {
 }
 
 /// No spanning tree, no delay before a port forwards, no multicast snooping: one port needs none.
-pub(crate) fn set_bridge_options(index: u32) -> Request {
-    let mut message = LinkMessage::default();
-    message.header.index = index;
-    let options = vec![
-        InfoBridge::StpState(BridgeStpState::Disabled),
-        InfoBridge::ForwardDelay(0),
-        InfoBridge::MulticastSnooping(false),
-    ];
-    message.attributes.push(LinkAttribute::LinkInfo(vec![
-        LinkInfo::Kind(InfoKind::Bridge),
-        LinkInfo::Data(InfoData::Bridge(options)),
-    ]));
-    change("set the bridge options of", message)
+/// The spanning tree in a message of its own: while it is on, the kernel takes no delay of 0.
+pub(crate) fn set_bridge_options(index: u32) -> [Request; 2] {
+    let request = |options: Vec<InfoBridge>| {
+        let mut message = LinkMessage::default();
+        message.header.index = index;
+        message.attributes.push(LinkAttribute::LinkInfo(vec![
+            LinkInfo::Kind(InfoKind::Bridge),
+            LinkInfo::Data(InfoData::Bridge(options)),
+        ]));
+        change("set the bridge options of", message)
+    };
+    [
+        request(vec![InfoBridge::StpState(BridgeStpState::Disabled)]),
+        request(vec![InfoBridge::ForwardDelay(0), InfoBridge::MulticastSnooping(false)]),
+    ]
 }
 
 /// Creates the pair in one message, the peer inside the namespace: moving a device there later
@@ -206,6 +208,12 @@ pub(crate) fn set_port_flags(index: u32) -> Request {
         .bcast_flood(false)
         .build();
     change("set the port flags of", message)
+}
+
+/// Lets a port that somebody has stopped forward again; without a spanning tree nothing else would.
+pub(crate) fn unblock_port(index: u32) -> Request {
+    let message = LinkBridgePort::new(index).state(BridgePortState::Forwarding).build();
+    change("let forward", message)
 }
 
 /// An address; `claimed` leaves out the connected route, to be added with EXCL.

@@ -79,12 +79,13 @@ pub fn create(spec: &Netns, held: Option<&File>) -> Result<Creation, Error> {
 }
 
 fn mount_held_or_new(spec: &Netns, held: Option<&File>) -> Result<(), Error> {
-    match held {
-        Some(held) => {
-            let source = format!("/proc/thread-self/fd/{}", held.as_raw_fd());
-            bind(spec, Path::new(&source))
-        }
-        None => make(spec),
+    let Some(held) = held else { return make(spec) };
+    let source = format!("/proc/thread-self/fd/{}", held.as_raw_fd());
+    bind(spec, Path::new(&source))?;
+    // Nobody could look at it until now.
+    match observe(spec)? {
+        Presence::Drifted(drift) => repair(spec, &drift, None),
+        _ => Ok(()),
     }
 }
 
@@ -223,13 +224,7 @@ pub fn repair(spec: &Netns, drift: &[Drift], held: Option<&File>) -> Result<(), 
     let namespace = match look(spec)? {
         Look::Absent => return Err(Error::Missing { object }),
         Look::Foreign(found) => return Err(Error::Foreign { object, found }),
-        Look::HalfMade => {
-            mount_held_or_new(spec, held)?;
-            return match observe(spec)? {
-                Presence::Drifted(drift) => repair(spec, &drift, None),
-                _ => Ok(()),
-            };
-        }
+        Look::HalfMade => return mount_held_or_new(spec, held),
         Look::Namespace(file) => file,
     };
     let parts = differences(spec, Some(&namespace))?.parts(drift);

@@ -185,6 +185,7 @@ fn repair_requests(spec: &Veth, part: Part, index: u32, peer: u32, bridge: u32) 
         ],
         Part::LinkLocal => vec![link::no_link_local(index)],
         Part::PortFlags => vec![link::set_port_flags(index)],
+        Part::PortState => vec![link::unblock_port(index)],
         Part::Fdb => vec![link::set_fdb_entry(index, spec.peer_mac)],
         Part::Up => vec![link::set_up(index)],
         Part::Neighbour => {

@@ -4,7 +4,7 @@
 use std::net::Ipv4Addr;
 
 use ipnet::Ipv4Net;
-use netlink_packet_route::link::{InfoBridgePort, InfoKind};
+use netlink_packet_route::link::{BridgePortState, InfoBridgePort, InfoKind};
 
 use crate::net::diff::{Differences, on_off};
 use crate::net::error::Error;
@@ -123,6 +123,7 @@ pub(crate) enum Part {
     LinkLocal,
     Ipv6,
     PortFlags,
+    PortState,
     Fdb,
     Up,
     Neighbour,
@@ -194,6 +195,13 @@ fn outside(spec: &Veth, seen: &Seen, found: &mut Differences<Part>) {
             found.expect(Part::PortFlags, name(what), on_off(want), Some(on_off(is)));
         }
     }
+    let blocked = link.port.iter().find_map(|value| match value {
+        // While an end is down the kernel itself stops the port.
+        InfoBridgePort::State(state) if link.running => Some(*state != BridgePortState::Forwarding),
+        _ => None,
+    });
+    let word = |blocked: bool| if blocked { "blocked" } else { "forwarding" };
+    found.expect_if_known(Part::PortState, name("port"), word(false), blocked.map(word));
     if attached {
         found.expect(Part::Fdb, name("fdb"), spec.peer_mac, seen.fdb);
     }
