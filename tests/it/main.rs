@@ -9,6 +9,8 @@ mod common;
 
 mod bad_input;
 mod crash;
+mod docker;
+mod drift;
 mod exec_logs;
 mod hardship;
 mod harness;

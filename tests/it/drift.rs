@@ -1,0 +1,397 @@
+//! `verify` names each thing that somebody changed from outside, `up` repairs exactly it, and
+//! `verify` is clean again.
+
+use std::collections::BTreeSet;
+
+use crate::common::TestHost;
+use crate::common::bottle::{HEALTH, assert_answers, down, inspect, text, up};
+
+const NETWORK: &str = "claude-bottle-bundle-demo";
+const CONTAINER: &str = "claude-bottle-sidecars-demo";
+const WISH: [&str; 3] = ["demo", "--subnet", "10.77.1.0/24"];
+
+/// A shell command that breaks something, what `verify` must name, and which of the things in
+/// [`identities`] is made anew by the repair.
+type Breakage = (&'static str, &'static [&'static str], &'static [&'static str]);
+
+const NOTHING: &[&str] = &[];
+
+/// `$BR`, `$VE`, `$NET` and `$CTR` stand for the bridge, the veth pair's host end and the two names.
+fn breaks(host: &TestHost, breakages: &[Breakage]) {
+    let bottle = up(host, &WISH);
+    let bridge = text(&bottle, "bridge").to_owned();
+    let veth = host.json(["ip", "-j", "link", "show", CONTAINER]);
+    let veth = text(&veth[0], "ifname").to_owned();
+    let put = |text: &str| {
+        let names = [("$BR", &*bridge), ("$VE", &veth), ("$NET", NETWORK), ("$CTR", CONTAINER)];
+        names.iter().fold(text.to_owned(), |text, (name, value)| text.replace(name, value))
+    };
+    assert_verified(host, "a fresh bottle");
+    for (command, resources, remade) in breakages {
+        let before = identities(host, &bridge, &veth);
+        host.run(["sh", "-c", &put(command)]).ok();
+        let report = host.carboy(&["verify", "--json", "demo"]).code(1).stdout_json();
+        assert_eq!(report["ok"], false, "{command}");
+        let drift = report["drift"].as_array().unwrap();
+        let named: BTreeSet<String> =
+            drift.iter().map(|d| text(d, "resource").to_owned()).collect();
+        let expected: BTreeSet<String> = resources.iter().map(|r| put(r)).collect();
+        assert_eq!(named, expected, "`{command}`: {report}");
+        for difference in drift {
+            assert_ne!(text(difference, "want"), text(difference, "found"), "`{command}`");
+        }
+        assert_eq!(up(host, &WISH)["changed"], true, "`{command}` is repaired");
+        assert_verified(host, command);
+        let after = identities(host, &bridge, &veth);
+        for ((what, was), (_, is)) in before.iter().zip(&after) {
+            assert_eq!(was != is, remade.contains(what), "`{command}`: {what} was {was}, is {is}");
+        }
+        assert_answers(host, &bottle, HEALTH);
+    }
+    down(host, "demo");
+}
+
+#[track_caller]
+fn assert_verified(host: &TestHost, after: &str) {
+    let output = host.carboy(&["verify", "--json", "demo"]);
+    assert_eq!(output.exit_code(), Some(0), "after {after}: {output}");
+    let report = output.stdout_json();
+    assert_eq!(report["ok"], true, "after {after}: {report}");
+    assert_eq!(report["drift"].as_array().map(Vec::len), Some(0), "after {after}: {report}");
+}
+
+/// What shows whether a thing is still the same one.
+fn identities(host: &TestHost, bridge: &str, veth: &str) -> Vec<(&'static str, String)> {
+    let index =
+        |name: &str| host.run(["cat", &format!("/sys/class/net/{name}/ifindex")]).ok().stdout();
+    let bottle = inspect(host, "demo");
+    let pid = bottle["pid"].to_string();
+    let inside = host
+        .run(["nsenter", "-t", &pid, "-n", "ip", "-j", "link", "show", "eth0"])
+        .ok()
+        .stdout_json();
+    vec![
+        ("bridge", index(bridge)),
+        ("veth", index(veth)),
+        ("eth0", inside[0]["ifindex"].to_string()),
+        ("netns", host.run(["readlink", &format!("/proc/{pid}/ns/net")]).ok().stdout()),
+        ("container", format!("{pid} {}", bottle["started_at"])),
+    ]
+}
+
+#[test]
+fn of_the_bridge() {
+    let mut host = TestHost::new();
+    host.uplink();
+    breaks(
+        &host,
+        &[
+            (
+                "ip address del 10.77.1.1/24 dev $BR",
+                &["bridge $BR inet", "bridge $BR route", "neighbour 10.77.1.2 on $BR"],
+                NOTHING,
+            ),
+            (
+                "ip link set $BR down",
+                &[
+                    "bridge $BR state",
+                    "bridge $BR route",
+                    "veth $VE port",
+                    "neighbour 10.77.1.2 on $BR",
+                ],
+                NOTHING,
+            ),
+            ("ip route del 10.77.1.0/24 dev $BR", &["bridge $BR route"], NOTHING),
+            ("ip link set $BR mtu 1400", &["bridge $BR mtu"], NOTHING),
+            (
+                "ip link set $BR address 02:00:00:00:00:01",
+                &["bridge $BR address", "neighbour 10.77.1.2 on $BR"],
+                NOTHING,
+            ),
+            ("ip link set $BR group 5", &["bridge $BR group"], NOTHING),
+            ("ip link set $BR alias other", &["bridge $BR alias"], NOTHING),
+            ("ip link property del dev $BR altname $NET", &["bridge $BR altname"], NOTHING),
+            (
+                "ip link set $BR type bridge stp_state 1",
+                &["bridge $BR stp_state", "bridge $BR forward_delay"],
+                NOTHING,
+            ),
+            (
+                "ip link set $BR type bridge mcast_snooping 1",
+                &["bridge $BR mcast_snooping"],
+                NOTHING,
+            ),
+            ("ip link set $BR addrgenmode eui64", &["bridge $BR IPv6 link-local"], NOTHING),
+            (
+                "ip link del $BR",
+                &["bridge $BR ($NET)", "veth $VE master", "neighbour 10.77.1.2 on $BR"],
+                &["bridge"],
+            ),
+        ],
+    );
+}
+
+#[test]
+fn of_sysctls() {
+    let mut host = TestHost::new();
+    host.uplink();
+    breaks(
+        &host,
+        &[
+            ("sysctl -qw net.ipv4.conf.$BR.forwarding=0", &["bridge $BR forwarding"], NOTHING),
+            ("sysctl -qw net.ipv4.conf.$BR.rp_filter=0", &["bridge $BR rp_filter"], NOTHING),
+            ("sysctl -qw net.ipv6.conf.$BR.disable_ipv6=0", &["bridge $BR IPv6"], NOTHING),
+            ("sysctl -qw net.ipv6.conf.$VE.disable_ipv6=0", &["veth $VE IPv6"], NOTHING),
+            ("sysctl -qw net.ipv4.conf.up0.forwarding=0", &["forwarding on up0"], NOTHING),
+            (
+                "ip netns exec $CTR sysctl -qw net.ipv6.conf.eth0.disable_ipv6=0",
+                &["eth0 of $CTR IPv6"],
+                NOTHING,
+            ),
+            (
+                "ip netns exec $CTR sysctl -qw net.ipv6.conf.default.disable_ipv6=0",
+                &["netns $CTR IPv6 default"],
+                NOTHING,
+            ),
+            (
+                "ip netns exec $CTR sysctl -qw net.ipv6.conf.lo.disable_ipv6=0",
+                &["netns $CTR IPv6 lo"],
+                NOTHING,
+            ),
+        ],
+    );
+}
+
+#[test]
+fn of_the_port() {
+    let host = TestHost::new();
+    breaks(
+        &host,
+        &[
+            ("ip link set $VE down", &["veth $VE state"], NOTHING),
+            ("ip link set $VE nomaster", &["veth $VE master"], NOTHING),
+            // A bridge whose MTU nobody has set follows its ports.
+            ("ip link set $VE mtu 1400", &["veth $VE mtu", "bridge $BR mtu"], NOTHING),
+            ("ip link set $VE address 02:00:00:00:00:02", &["veth $VE address"], NOTHING),
+            ("ip link set $VE group 0", &["veth $VE group"], NOTHING),
+            ("ip link property del dev $VE altname $CTR", &["veth $VE altname"], NOTHING),
+            ("ip link set $VE addrgenmode eui64", &["veth $VE IPv6 link-local"], NOTHING),
+            ("bridge link set dev $VE isolated off", &["veth $VE isolated"], NOTHING),
+            ("bridge link set dev $VE learning on", &["veth $VE learning"], NOTHING),
+            ("bridge link set dev $VE locked off", &["veth $VE locked"], NOTHING),
+            ("bridge link set dev $VE hairpin on", &["veth $VE hairpin"], NOTHING),
+            ("bridge link set dev $VE flood on", &["veth $VE flood"], NOTHING),
+            ("bridge link set dev $VE mcast_flood on", &["veth $VE mcast_flood"], NOTHING),
+            ("bridge link set dev $VE bcast_flood on", &["veth $VE bcast_flood"], NOTHING),
+            ("bridge link set dev $VE state 0", &["veth $VE port"], NOTHING),
+            ("bridge fdb del 02:b2:0a:4d:01:02 dev $VE master", &["veth $VE fdb"], NOTHING),
+            ("ip neigh del 10.77.1.2 dev $BR", &["neighbour 10.77.1.2 on $BR"], NOTHING),
+            (
+                "ip neigh replace 10.77.1.2 dev $BR lladdr 02:00:00:00:00:09 nud permanent",
+                &["neighbour 10.77.1.2 on $BR"],
+                NOTHING,
+            ),
+            ("ip link del $VE", &["veth pair $VE ($CTR)"], &["veth", "eth0"]),
+        ],
+    );
+}
+
+#[test]
+fn inside_the_bundles_namespace() {
+    let host = TestHost::new();
+    const NEIGHBOUR: &str = "neighbour 10.77.1.1 on eth0 of $CTR";
+    breaks(
+        &host,
+        &[
+            (
+                "ip -n $CTR link set eth0 down",
+                &["eth0 of $CTR state", "eth0 of $CTR route default", NEIGHBOUR],
+                NOTHING,
+            ),
+            ("ip -n $CTR link set eth0 mtu 1400", &["eth0 of $CTR mtu"], NOTHING),
+            (
+                "ip -n $CTR link set eth0 address 02:00:00:00:00:03",
+                &["eth0 of $CTR address", NEIGHBOUR],
+                NOTHING,
+            ),
+            (
+                "ip -n $CTR address del 10.77.1.2/24 dev eth0",
+                &["eth0 of $CTR inet", "eth0 of $CTR route default", NEIGHBOUR],
+                NOTHING,
+            ),
+            ("ip -n $CTR route del default", &["eth0 of $CTR route default"], NOTHING),
+            ("ip -n $CTR route replace default dev eth0", &["eth0 of $CTR route default"], NOTHING),
+            ("ip -n $CTR neigh del 10.77.1.1 dev eth0", &[NEIGHBOUR], NOTHING),
+            ("ip -n $CTR link set lo down", &["netns $CTR lo"], NOTHING),
+            // The container runs on in a namespace that has lost its name.
+            ("umount /run/netns/$CTR", &["netns $CTR", "eth0 of $CTR"], NOTHING),
+            ("ip netns del $CTR", &["network namespace $CTR", "eth0 of $CTR"], NOTHING),
+            (
+                "ip netns exec $CTR sysctl -qw net.ipv6.conf.default.disable_ipv6=0; \
+                 ip netns del $CTR; ip link del $VE",
+                &["network namespace $CTR", "veth pair $VE ($CTR)"],
+                &["veth", "eth0"],
+            ),
+            ("ip -n $CTR link del eth0", &["veth pair $VE ($CTR)"], &["veth", "eth0"]),
+        ],
+    );
+}
+
+#[test]
+fn of_the_firewall() {
+    let mut host = TestHost::new();
+    host.uplink();
+    const BRIDGE: &str = "firewall entries of bridge $BR";
+    const PORT: &str = "firewall entries of port $VE";
+    breaks(
+        &host,
+        &[
+            ("nft delete element inet carboy bridges '{ $BR }'", &[BRIDGE], NOTHING),
+            (
+                "nft add element inet carboy internal '{ $BR }'",
+                &["firewall entries of bridge $BR: set internal"],
+                NOTHING,
+            ),
+            (
+                "nft delete element inet carboy src4 '{ $BR . 10.77.1.2 }'",
+                &["firewall entries of port $VE: set src4"],
+                NOTHING,
+            ),
+            (
+                "nft delete element bridge carboy l2 '{ $VE . 02:b2:0a:4d:01:02 . 10.77.1.2 }'",
+                &["firewall entries of port $VE: set l2"],
+                NOTHING,
+            ),
+            (
+                "nft delete element inet carboy guarded '{ up0 }'",
+                &["device up0 in set guarded"],
+                NOTHING,
+            ),
+            ("nft add rule inet carboy to accept", &["rules of chain inet carboy to"], NOTHING),
+            (
+                "nft flush chain bridge carboy prerouting",
+                &[
+                    "rule \"from bundles\" of chain bridge carboy prerouting",
+                    "rules of chain bridge carboy prerouting",
+                ],
+                NOTHING,
+            ),
+            ("nft delete chain inet carboy input", &["chain inet carboy input"], NOTHING),
+            (
+                "nft delete table bridge carboy",
+                &["table bridge carboy", "firewall entries of port $VE: set l2"],
+                NOTHING,
+            ),
+            (
+                "nft delete table inet carboy",
+                &[
+                    "table inet carboy",
+                    "device up0 in set guarded",
+                    BRIDGE,
+                    "firewall entries of port $VE: set src4",
+                ],
+                NOTHING,
+            ),
+            (
+                "nft flush ruleset",
+                &["firewall table", "device up0 in set guarded", BRIDGE, PORT],
+                NOTHING,
+            ),
+        ],
+    );
+}
+
+/// Each rule of each chain on its own: deleted, then another one in its place.
+#[test]
+fn of_every_rule() {
+    let host = TestHost::new();
+    let bottle = up(&host, &WISH);
+    let mut rules = Vec::new();
+    for family in ["inet", "bridge"] {
+        let listed = host.json(["nft", "-j", "list", "table", family, "carboy"]);
+        for rule in listed["nftables"].as_array().unwrap().iter().filter_map(|o| o.get("rule")) {
+            let (chain, comment) = (text(rule, "chain"), text(rule, "comment"));
+            rules.push((family, chain.to_owned(), comment.to_owned()));
+        }
+    }
+    assert!(rules.len() > 10, "{rules:?}");
+    for (family, chain, comment) in &rules {
+        let listed =
+            host.run(["nft", "-a", "list", "chain", family, "carboy", chain]).ok().stdout();
+        let comment_and_handle = format!("comment \"{comment}\" # handle ");
+        let handle = listed.lines().find_map(|l| l.split_once(&comment_and_handle)).unwrap().1;
+        host.run(["nft", "delete", "rule", family, "carboy", chain, "handle", handle]).ok();
+        let report = host.carboy(&["verify", "--json", "demo"]).code(1).stdout_json();
+        let named = format!("rule \"{comment}\" of chain {family} carboy {chain}");
+        let drift = report["drift"].as_array().unwrap();
+        assert!(drift.iter().any(|d| text(d, "resource") == named), "{named}: {report}");
+        assert_eq!(up(&host, &WISH)["changed"], true, "{named}");
+        assert_verified(&host, &named);
+    }
+    assert_answers(&host, &bottle, HEALTH);
+    down(&host, "demo");
+}
+
+#[test]
+fn of_the_passage() {
+    let mut host = TestHost::new();
+    host.run(["sh", "-c", FOREIGN]).ok();
+    host.take_baseline();
+    const OUT: &str = "rule \"carboy: from bundles\" of chain ip filter DOCKER-USER";
+    const IN: &str = "rule \"carboy: to bundles\" of chain ip filter DOCKER-USER";
+    breaks(
+        &host,
+        &[
+            ("nft flush chain ip filter DOCKER-USER", &[OUT, IN], NOTHING),
+            (
+                "nft flush chain ip6 filter DOCKER-USER",
+                &[
+                    "rule \"carboy: from bundles\" of chain ip6 filter DOCKER-USER",
+                    "rule \"carboy: to bundles\" of chain ip6 filter DOCKER-USER",
+                ],
+                NOTHING,
+            ),
+            (
+                "h=$(nft -a list chain ip filter DOCKER-USER | sed -n 's/.*iifname.*handle //p'); \
+                 nft delete rule ip filter DOCKER-USER handle $h",
+                &[OUT],
+                NOTHING,
+            ),
+            (
+                "h=$(nft -a list chain ip filter DOCKER-USER | sed -n 's/.*oifname.*handle //p'); \
+                 nft replace rule ip filter DOCKER-USER handle $h \
+                 oifname cb-none counter drop comment '\"carboy: to bundles\"'",
+                &[IN],
+                NOTHING,
+            ),
+        ],
+    );
+    host.assert_clean();
+}
+
+/// The chains that Docker would have made.
+const FOREIGN: &str = "nft add table ip filter; nft add chain ip filter DOCKER-USER; \
+                       nft add table ip6 filter; nft add chain ip6 filter DOCKER-USER";
+
+#[test]
+fn of_the_container() {
+    let host = TestHost::new();
+    breaks(&host, &[]);
+    up(&host, &WISH);
+    let pid = inspect(&host, "demo")["pid"].to_string();
+    host.run(["kill", "-9", &pid]).ok();
+    let ended = crate::common::poll(std::time::Duration::from_secs(10), || {
+        inspect(&host, "demo")["state"] == "exited"
+    });
+    assert!(ended, "{}", inspect(&host, "demo"));
+    let report = host.carboy(&["verify", "--json", "demo"]).code(1).stdout_json();
+    assert_eq!(report["drift"][0]["resource"], format!("container {CONTAINER}"));
+    assert_eq!(report["drift"][0]["want"], "running");
+    let found = text(&report["drift"][0], "found");
+    assert!(found.starts_with("exited"), "{report}");
+    up(&host, &WISH);
+    assert_verified(&host, "kill");
+    down(&host, "demo");
+    host.carboy(&["verify", "--json", "demo"]).error(3, "not-found");
+    host.assert_clean();
+}
