@@ -12,6 +12,7 @@ use crate::STOP_GRACE;
 use crate::host::KernelHost;
 use crate::launch;
 use crate::names::{ContainerName, Slug};
+use crate::net::passage;
 use crate::oci::spec::{Container, ImageRef};
 use crate::oci::status::ContainerState;
 use crate::plan::BottleView;
@@ -128,6 +129,9 @@ impl Engine {
         // Without the locks: `down` need not wait for daemons that never come.
         self.await_ready(&report.plan.view, &ready_ports)?;
         report.plan.notes.extend(self.check_alive(&spec.slug)?);
+        if report.changed {
+            report.plan.notes.extend(passage::obstacles()?);
+        }
         Ok(report)
     }
 

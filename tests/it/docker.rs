@@ -191,3 +191,23 @@ fn a_dockerd_that_comes_later_is_noticed() {
     drop(docker);
     host.forget_leaks();
 }
+
+#[test]
+fn rules_of_iptables_legacy_are_told_of_and_left_alone() {
+    let mut host = TestHost::new();
+    let server = host.uplink().serve_peer_address().to_string();
+    host.run(["iptables-legacy", "-P", "FORWARD", "DROP"]).ok();
+    let output = host.carboy(&["up", "demo"]);
+    output.ok();
+    assert!(output.stderr().contains("iptables-legacy -I FORWARD -i cb-+"), "{output}");
+    assert_eq!(fetch(&host, "demo", &server), None);
+    for way in ["-i", "-o"] {
+        host.run(["iptables-legacy", "-I", "FORWARD", way, "cb-+", "-j", "ACCEPT"]).ok();
+    }
+    assert_eq!(fetch(&host, "demo", &server), Some(HOST.to_string()), "what the note advises");
+    let kept = host.run(["iptables-legacy", "-S"]).ok().stdout();
+    down(&host, "demo");
+    assert_eq!(host.run(["iptables-legacy", "-S"]).ok().stdout(), kept);
+    // iptables leaves a lock file behind.
+    host.forget_leaks();
+}
