@@ -85,6 +85,32 @@ pub enum StoreError {
         /// The digest of what was read.
         found: Digest,
     },
+    /// A blob that is being brought in has another size than its descriptor says.
+    #[error("blob {digest} ended after {found} bytes, it should have {want}")]
+    BlobSize {
+        /// The blob.
+        digest: Digest,
+        /// Bytes its descriptor says.
+        want: u64,
+        /// Bytes there are.
+        found: u64,
+    },
+    /// A blob that was brought in is not what its digest says.
+    #[error("blob {want} is damaged, its content has digest {found}")]
+    BlobDigest {
+        /// What its descriptor says.
+        want: Digest,
+        /// The digest of what was written.
+        found: Digest,
+    },
+    /// The store has an image's layer unpacked, but no longer as the archive had it.
+    #[error("image {name} has no blob of layer {digest}: an older carboy loaded it, and kept none")]
+    NoBlob {
+        /// The image.
+        name: String,
+        /// The layer's blob.
+        digest: Digest,
+    },
     /// A layer's uncompressed content is not what the image's configuration says.
     #[error("{file}: layer {layer} unpacks to {found}, the image's configuration says {want}")]
     DiffIdMismatch {
@@ -326,18 +352,23 @@ impl Classify for StoreError {
                 LayerFault::Compression { .. } => ErrorKind::Unsupported,
                 _ => ErrorKind::Invalid,
             },
-            Self::SourceAbsent { .. } | Self::NotFound { .. } => ErrorKind::NotFound,
+            Self::SourceAbsent { .. } | Self::NotFound { .. } | Self::NoBlob { .. } => {
+                ErrorKind::NotFound
+            }
             Self::NoPlatform { .. } | Self::WrongPlatform { .. } | Self::Schema { .. } => {
                 ErrorKind::Unsupported
             }
             Self::InUse { .. } => ErrorKind::InUse,
-            Self::Incomplete { .. } | Self::Damaged { .. } => ErrorKind::Failed,
+            Self::Incomplete { .. } | Self::Damaged { .. } | Self::BlobSize { .. } => {
+                ErrorKind::Failed
+            }
             Self::Reference(_)
             | Self::NoImage { .. }
             | Self::Archive { .. }
             | Self::MissingBlob { .. }
             | Self::SizeMismatch { .. }
             | Self::DigestMismatch { .. }
+            | Self::BlobDigest { .. }
             | Self::DiffIdMismatch { .. }
             | Self::TooLarge { .. }
             | Self::Json { .. }
@@ -374,7 +405,11 @@ impl Classify for StoreError {
             )),
             Self::InUse { .. } => Some("stop its containers first".to_owned()),
             Self::Schema { .. } => Some("choose another place with --root".to_owned()),
-            Self::Incomplete { .. } => Some("load the image again".to_owned()),
+            Self::BlobSize { .. } => Some("try again: it goes on where it ended".to_owned()),
+            Self::BlobDigest { .. } => Some("try again; its source may be damaged".to_owned()),
+            Self::Incomplete { .. } | Self::NoBlob { .. } => {
+                Some("load the image again".to_owned())
+            }
             Self::Damaged { .. } => Some("remove the file and load its images again".to_owned()),
             _ => None,
         }

@@ -41,6 +41,29 @@ pub(super) struct LayerFile {
     pub(super) diff_id: Digest,
 }
 
+impl LayerFile {
+    /// Under which digest the store keeps it: the descriptor's, or else that of the plain tar.
+    pub(super) fn digest(&self) -> &Digest {
+        self.blob.as_ref().map_or(&self.diff_id, |(digest, _)| digest)
+    }
+}
+
+/// The image of a manifest whose blobs are in `contents`, a layout; `name` is the manifest's.
+///
+/// # Errors
+/// As [`images`].
+pub(super) fn image_of(
+    contents: &Contents,
+    manifest: &[u8],
+    name: &str,
+    host: &Platform,
+) -> Result<Candidate, StoreError> {
+    match document(contents, manifest, "", "manifest", name)? {
+        Document::Manifest(parsed) => layout_image(contents, manifest.to_vec(), &parsed, host),
+        Document::Index(_) => Err(fault(contents, "manifest", name, "it is an index".to_owned())),
+    }
+}
+
 /// Finds the source's images for this host.
 ///
 /// # Errors

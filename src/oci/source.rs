@@ -141,6 +141,11 @@ enum Files {
 }
 
 impl Contents {
+    /// The files of the OCI layout that is open as `directory`; `label` is what errors call it.
+    pub(super) fn of_directory(directory: OwnedFd, label: &str) -> Self {
+        Self { label: label.to_owned(), files: Files::Directory(Arc::new(directory)) }
+    }
+
     /// What to call the source in errors.
     pub(super) fn label(&self) -> &str {
         &self.label

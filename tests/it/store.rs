@@ -127,7 +127,7 @@ fn large(host: &TestHost) -> PathBuf {
 /// Nothing of an image is in the store any more.
 #[track_caller]
 fn assert_store_empty(host: &TestHost) {
-    for directory in ["names", "manifests", "configs", "layers", "staging"] {
+    for directory in ["names", "manifests", "blobs/sha256", "partial", "layers", "staging"] {
         let path = host.path(Path::new(STORE).join(directory));
         let left: Vec<_> = fs::read_dir(path).unwrap().map(|e| e.unwrap().file_name()).collect();
         assert!(left.is_empty(), "{directory}: {left:?}");

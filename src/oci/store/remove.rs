@@ -5,7 +5,7 @@ use std::os::fd::{AsFd, OwnedFd};
 
 use serde::Serialize;
 
-use super::{LAYERS, LOCK, MANIFESTS, REMOVAL, Store, files};
+use super::{LAYERS, LOCK, MANIFESTS, REMOVAL, Store, files, schema};
 use crate::oci::digest::Digest;
 use crate::oci::error::StoreError;
 use crate::oci::reference::Reference;
@@ -20,7 +20,7 @@ pub struct Removed {
     pub digest: Digest,
     /// Whether the image is gone, too; it stays while it has other names.
     pub deleted: bool,
-    /// Bytes of the layers that went with it.
+    /// Bytes that went with it: blobs, and layers as large as their tars were.
     pub freed: u64,
 }
 
@@ -38,6 +38,8 @@ impl Store {
     /// # Errors
     /// [`StoreError::Io`].
     pub fn exclusive(&self) -> Result<Exclusive<'_>, StoreError> {
+        // A look does not bring an older store to this version; a change does.
+        schema::open_root(&self.root)?;
         let locks = [
             // In the order of a caller that holds and then loads.
             files::lock(&self.root.join(REMOVAL), files::Kind::Exclusive)?,
@@ -97,7 +99,8 @@ impl Exclusive<'_> {
         Ok(Removed { references, digest, deleted, freed })
     }
 
-    /// Removes images that have no name any more and that nobody uses, and layers no image has.
+    /// Removes images that have no name any more and that nobody uses, blobs and layers no image
+    /// has, and what was left of blobs that were being fetched.
     ///
     /// # Errors
     /// [`StoreError::Io`]; what was removed until then is gone.
@@ -112,6 +115,7 @@ impl Exclusive<'_> {
             }
         }
         self.sweep()?;
+        self.store.stale_partials(true)?;
         Ok(removed)
     }
 
@@ -122,26 +126,30 @@ impl Exclusive<'_> {
         self.sweep()
     }
 
-    /// Removes the configurations and layers that no manifest needs; returns the layers' bytes.
+    /// Removes the blobs and layers that no manifest needs; returns their bytes, as the blobs
+    /// have them and as the layers' tars had them.
     fn sweep(&self) -> Result<u64, StoreError> {
         let store = self.store;
-        let (mut configs, mut layers) = (BTreeSet::new(), BTreeSet::new());
+        let (mut blobs, mut layers) = (BTreeSet::new(), BTreeSet::new());
         for digest in store.manifests()? {
             if let Some(manifest) = store.read_manifest(&digest)? {
-                configs.insert(manifest.config.digest.hex().to_owned());
+                let all = std::iter::once(&manifest.config).chain(&manifest.layers);
+                blobs.extend(all.map(|blob| blob.digest.hex().to_owned()));
             }
             if let Some(config) = store.config_of(&digest)? {
                 let chain = store.chain_of(&config, &digest)?;
                 layers.extend(chain.iter().map(|id| id.hex().to_owned()));
             }
         }
-        let directory = store.root.join(super::CONFIGS);
-        for name in files::names(&directory)?.iter().filter(|name| !configs.contains(*name)) {
-            files::remove_file(&directory.join(name))?;
+        let mut freed = 0;
+        let directory = store.blobs();
+        for name in files::names(&directory)?.iter().filter(|name| !blobs.contains(*name)) {
+            let path = directory.join(name);
+            freed += path.symlink_metadata().map_err(StoreError::io("read", &path))?.len();
+            files::remove_file(&path)?;
         }
         let directory = store.root.join(LAYERS);
         let staging = files::open_directory(&store.staging())?;
-        let mut freed = 0;
         for name in files::names(&directory)?.iter().filter(|name| !layers.contains(*name)) {
             if let Ok(id) = format!("sha256:{name}").parse() {
                 freed += store.layer_record(&id)?.map_or(0, |record| record.size);
