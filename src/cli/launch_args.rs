@@ -89,7 +89,7 @@ impl LaunchArgs {
 pub(super) struct BottleArgs {
     /// The bottle
     slug: Slug,
-    /// The image
+    /// The image: a name; `up` also takes a place as `image load` does, and loads it
     #[arg(long, value_name = "NAME", default_value = DEFAULT_IMAGE)]
     image: String,
     /// The network's range; chosen from the pool unless given

@@ -7,6 +7,7 @@ use carboy::{BundleLaunchSpec, Engine, LaunchOptions, NetworkName, Slug};
 use serde_json::json;
 
 use super::exit::Failure;
+use super::image::load::image_name;
 use super::launch_args::LaunchArgs;
 use super::output::Output;
 
@@ -15,7 +16,7 @@ use super::output::Output;
 pub(super) struct Args {
     /// The bottle
     slug: Slug,
-    /// The image
+    /// The image: a name, or a place as `image load` takes it
     image: String,
     /// The command to run instead of the image's
     #[arg(trailing_var_arg = true, allow_hyphen_values = true, value_name = "COMMAND")]
@@ -44,7 +45,7 @@ impl Args {
             daemons_csv,
             environment,
             volumes,
-            image: self.image,
+            image: image_name(engine, output, self.image)?,
             run,
         };
         let report = engine.start(&spec, &super::inherited)?;

@@ -4,7 +4,9 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use super::digest::Digest;
+use super::process::ProcessError;
 use super::reference::ReferenceError;
+use super::signal::SignalError;
 use super::unpack::LayerFault;
 use crate::error::{Classify, ErrorKind};
 
@@ -30,6 +32,36 @@ pub enum StoreError {
     SourceAbsent {
         /// What was asked for.
         path: PathBuf,
+    },
+    /// The source is a registry.
+    #[error("{name} is in a registry, images are loaded from files")]
+    InRegistry {
+        /// The image's name there.
+        name: String,
+    },
+    /// A file of a root file system that no layer can hold.
+    #[error("{} cannot become part of an image: {reason}", path.display())]
+    Rootfs {
+        /// The file.
+        path: PathBuf,
+        /// Why not.
+        reason: String,
+    },
+    /// A wish for an image's configuration.
+    #[error(transparent)]
+    Process(#[from] ProcessError),
+    /// The stop signal of an image's configuration.
+    #[error(transparent)]
+    Signal(#[from] SignalError),
+    /// The one image that was asked for is not among those there are.
+    #[error("{file} has no image {pick:?}; it has {}", list(there))]
+    NotAmong {
+        /// The archive or directory.
+        file: String,
+        /// What was asked for.
+        pick: String,
+        /// The names there are.
+        there: Vec<String>,
     },
     /// What is to be loaded is no image.
     #[error("{file} is no image: {reason}")]
@@ -352,17 +384,22 @@ impl Classify for StoreError {
                 LayerFault::Compression { .. } => ErrorKind::Unsupported,
                 _ => ErrorKind::Invalid,
             },
-            Self::SourceAbsent { .. } | Self::NotFound { .. } | Self::NoBlob { .. } => {
-                ErrorKind::NotFound
-            }
-            Self::NoPlatform { .. } | Self::WrongPlatform { .. } | Self::Schema { .. } => {
-                ErrorKind::Unsupported
-            }
+            Self::SourceAbsent { .. }
+            | Self::NotAmong { .. }
+            | Self::NotFound { .. }
+            | Self::NoBlob { .. } => ErrorKind::NotFound,
+            Self::Process(error) => error.kind(),
+            Self::Signal(error) => error.kind(),
+            Self::NoPlatform { .. }
+            | Self::WrongPlatform { .. }
+            | Self::InRegistry { .. }
+            | Self::Schema { .. } => ErrorKind::Unsupported,
             Self::InUse { .. } => ErrorKind::InUse,
             Self::Incomplete { .. } | Self::Damaged { .. } | Self::BlobSize { .. } => {
                 ErrorKind::Failed
             }
             Self::Reference(_)
+            | Self::Rootfs { .. }
             | Self::NoImage { .. }
             | Self::Archive { .. }
             | Self::MissingBlob { .. }
@@ -385,6 +422,11 @@ impl Classify for StoreError {
             Self::Io { source, .. } | Self::Layer { source: LayerFault::Io { source, .. }, .. } => {
                 io_hint(source)
             }
+            Self::Process(error) => error.hint(),
+            Self::Signal(error) => error.hint(),
+            Self::InRegistry { name } => Some(format!(
+                "fetch it with `skopeo copy docker://{name} oci-archive:FILE`, then load FILE"
+            )),
             Self::NoImage { .. } => Some(
                 "give what `docker save`, `skopeo copy … docker-archive:` or `skopeo copy … oci:` \
                  made"

@@ -38,10 +38,13 @@
 //! layers no manifest needs are swept by every removal, partial blobs by `prune`.
 
 mod blobs;
+mod export;
 mod files;
+mod inspect;
 mod layers;
 mod load;
 mod names;
+mod prune;
 mod remove;
 mod schema;
 #[cfg(test)]
@@ -54,10 +57,14 @@ use oci_spec::image::ImageConfiguration;
 use serde::{Deserialize, Serialize};
 
 pub use self::blobs::{BlobStart, BlobWriter};
+pub use self::export::ArchiveFormat;
+pub use self::inspect::{ConfigDetails, ImageDetails, LayerDetails};
 pub use self::load::Loaded;
+pub use self::prune::Pruned;
 pub use self::remove::{Exclusive, Removed};
 use super::digest::Digest;
 use super::error::StoreError;
+use super::healthcheck::Healthcheck;
 use super::image_config;
 use super::manifest::Manifest;
 use super::reference::Reference;
@@ -80,6 +87,9 @@ pub struct Image {
     pub digest: Digest,
     /// How it wants to be started.
     pub config: ImageConfiguration,
+    /// How its health is checked, if its configuration says so: Docker's field, which is none of the
+    /// OCI's configuration.
+    pub healthcheck: Option<Healthcheck>,
     /// Its unpacked layers in overlayfs form, the lowest first.
     pub layers: Vec<PathBuf>,
 }
@@ -150,7 +160,7 @@ impl Store {
     }
 
     /// An image as it is, or will be, in the store at `root`, by what its documents say. Reads
-    /// nothing.
+    /// nothing, and so knows no health check.
     ///
     /// # Errors
     /// [`StoreError::Document`] if the configuration has no valid layers.
@@ -163,7 +173,8 @@ impl Store {
         let root = std::path::absolute(root).map_err(StoreError::io("find", root))?;
         let chain = chain_of(&root, &config, &digest)?;
         let layers = chain.iter().map(|id| layer(&root, id).join(DIFF)).collect();
-        Ok(Image { reference: reference.to_owned(), digest, config, layers })
+        let reference = reference.to_owned();
+        Ok(Image { reference, digest, config, healthcheck: None, layers })
     }
 
     /// How its layers are written; `Form::Rootless` ones are mounted with `userxattr`.
@@ -184,13 +195,14 @@ impl Store {
     pub fn resolve(&self, name: &str) -> Result<Image, StoreError> {
         let (reference, digest) = self.find(name)?;
         let incomplete = |path: PathBuf| StoreError::Incomplete { name: name.to_owned(), path };
-        let config = self.config_of(&digest)?.ok_or_else(|| incomplete(self.manifest(&digest)))?;
+        let (config, healthcheck) =
+            self.config_of(&digest)?.ok_or_else(|| incomplete(self.manifest(&digest)))?;
         let layers: Vec<PathBuf> =
             self.chain_of(&config, &digest)?.iter().map(|id| self.layer(id).join(DIFF)).collect();
         if let Some(missing) = layers.iter().find(|layer| !layer.is_dir()) {
             return Err(incomplete(missing.clone()));
         }
-        Ok(Image { reference, digest, config, layers })
+        Ok(Image { reference, digest, config, healthcheck, layers })
     }
 
     /// All images, sorted by name; takes no lock.
@@ -202,7 +214,7 @@ impl Store {
         let mut images = Vec::new();
         for digest in self.manifests()? {
             // Somebody may have removed it since.
-            let Some(config) = self.config_of(&digest)? else { continue };
+            let Some((config, _)) = self.config_of(&digest)? else { continue };
             let chain = self.chain_of(&config, &digest)?;
             let mut size = 0;
             for id in &chain {
@@ -280,15 +292,24 @@ impl Store {
         files::read_json(&self.manifest(digest))
     }
 
-    /// An image's configuration; `None` if the image is not there.
-    fn config_of(&self, digest: &Digest) -> Result<Option<ImageConfiguration>, StoreError> {
+    /// An image's configuration, and the health check in it; `None` if the image is not there.
+    fn config_of(
+        &self,
+        digest: &Digest,
+    ) -> Result<Option<(ImageConfiguration, Option<Healthcheck>)>, StoreError> {
         let Some(manifest) = self.read_manifest(digest)? else { return Ok(None) };
         let config = &manifest.config.digest;
-        match files::read_json(&self.blob_path(config))? {
-            Some(config) => Ok(Some(config)),
-            // A store of the older schema that nobody has opened for writing yet.
-            None => files::read_json(&schema::old_config(&self.root, config)),
+        let mut path = self.blob_path(config);
+        let mut text = files::read(&path)?;
+        if text.is_none() {
+            // A store of the older schema that nobody has changed since.
+            path = schema::old_config(&self.root, config);
+            text = files::read(&path)?;
         }
+        let Some(text) = text else { return Ok(None) };
+        let parsed =
+            serde_json::from_slice(&text).map_err(|source| StoreError::Damaged { path, source })?;
+        Ok(Some((parsed, Healthcheck::of_config(&text))))
     }
 
     /// The names of an image's layers, the lowest first.

@@ -130,6 +130,17 @@ pub(super) fn sync_directory(directory: &Path) -> Result<(), StoreError> {
     rustix::fs::fsync(&opened).map_err(StoreError::os("sync", directory))
 }
 
+/// Bytes of all files below a directory.
+pub(super) fn size(directory: &Path) -> Result<u64, StoreError> {
+    let mut bytes = 0;
+    for entry in fs::read_dir(directory).map_err(StoreError::io("read", directory))? {
+        let entry = entry.map_err(StoreError::io("read", directory))?;
+        let about = entry.metadata().map_err(StoreError::io("read", entry.path()))?;
+        bytes += if about.is_dir() { size(&entry.path())? } else { about.len() };
+    }
+    Ok(bytes)
+}
+
 /// Removes all that is in a directory.
 pub(super) fn empty(directory: &Path) -> Result<(), StoreError> {
     let entries = fs::read_dir(directory).map_err(StoreError::io("read", directory))?;

@@ -9,7 +9,7 @@ use crate::oci::error::StoreError;
 use crate::oci::layout::{self, Candidate};
 use crate::oci::manifest::{Manifest, Platform};
 use crate::oci::reference::{EMBEDDED, Reference};
-use crate::oci::source::{Contents, Source};
+use crate::oci::source::{Contents, Images, Source};
 
 /// A name that was loaded.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
@@ -33,11 +33,11 @@ impl Store {
     /// [`StoreError`]; nothing of the image at fault is in the store then, images before it are.
     pub fn load(&self, source: &Source, name: Option<&str>) -> Result<Vec<Loaded>, StoreError> {
         let name = name.map(Reference::parse).transpose()?;
-        let contents = source.contents(&self.staging())?;
         if let Some(name) = name.as_ref().filter(|name| reserved(name) && !source.is_embedded()) {
             return Err(StoreError::Reserved { name: name.to_string() });
         }
-        let images = layout::images(&contents, &Platform::host())?;
+        let Images { contents, images, notes } =
+            source.images(&self.staging(), &Platform::host())?;
         if name.is_some() && images.len() > 1 {
             let images = images.iter().map(label).collect();
             let file = contents.label().to_owned();
@@ -46,6 +46,9 @@ impl Store {
         let mut loaded = Vec::new();
         for image in &images {
             loaded.extend(self.bring(&contents, image, name.as_slice())?);
+        }
+        if let Some(first) = loaded.first_mut() {
+            first.notes.splice(0..0, notes);
         }
         Ok(loaded)
     }

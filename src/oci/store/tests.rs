@@ -350,9 +350,9 @@ fn prune_takes_images_that_lost_their_name() {
     store.load(&place.file(&new.archive()), Some("t")).unwrap();
     assert_eq!(references(&store), [vec![], vec!["t".to_owned()]]);
     let in_use = [(old.manifest.clone(), "demo".to_owned())];
-    assert!(store.exclusive().unwrap().prune(&in_use).unwrap().is_empty());
-    let removed = store.exclusive().unwrap().prune(&[]).unwrap();
-    assert_eq!(removed[0].digest, old.manifest);
+    assert!(!store.exclusive().unwrap().prune(&in_use, false).unwrap().changed);
+    let removed = store.exclusive().unwrap().prune(&[], false).unwrap();
+    assert_eq!(removed.images[0].digest, old.manifest);
     assert_eq!(references(&store), [vec!["t".to_owned()]]);
 }
 
