@@ -295,6 +295,7 @@ impl Engine {
                 user: String::new(),
             },
             volumes: Vec::new(),
+            tmpfs: Vec::new(),
             limits: Limits::default(),
             read_only: false,
             init: false,
