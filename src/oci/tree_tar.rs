@@ -98,7 +98,17 @@ impl<W: Write> Packer<'_, W> {
         let place = rustix::fs::openat(directory, name, look, Mode::empty()).map_err(failed())?;
         let about = rustix::fs::fstat(&place).map_err(failed())?;
         let elsewhere = about.st_dev != self.device;
-        match FileType::from_raw_mode(about.st_mode) {
+        let kind = FileType::from_raw_mode(about.st_mode);
+        let packed = matches!(kind, FileType::RegularFile | FileType::Symlink | FileType::Fifo);
+        if packed && !elsewhere && about.st_nlink > 1 {
+            if let Some(first) = self.links.get(&about.st_ino) {
+                let mut entry = entry(EntryType::Link, &inside, &about, 0);
+                entry.link_name(first);
+                return self.put(&entry);
+            }
+            self.links.insert(about.st_ino, inside.clone());
+        }
+        match kind {
             FileType::Directory => {
                 inside.push(b'/');
                 if elsewhere {
@@ -138,14 +148,6 @@ impl<W: Write> Packer<'_, W> {
         inside: Vec<u8>,
     ) -> Result<(), StoreError> {
         let path = self.path(&inside);
-        if about.st_nlink > 1 {
-            if let Some(first) = self.links.get(&about.st_ino) {
-                let mut entry = entry(EntryType::Link, &inside, about, 0);
-                entry.link_name(first);
-                return self.put(&entry);
-            }
-            self.links.insert(about.st_ino, inside.clone());
-        }
         // Whatever stands there now: a FIFO must not block, a link is not followed.
         let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
         let file = rustix::fs::openat(directory, name, flags, Mode::empty())

@@ -3,7 +3,9 @@
 
 mod archive;
 mod image;
+mod sources;
 mod tree;
+mod verbs;
 
 use std::fs;
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
@@ -140,7 +142,11 @@ fn a_killed_load_is_completed_by_the_next_and_removed_whole() {
     let path = large(&host);
     let arguments = ["image", "load", &path.display().to_string()];
     load(&host, &[], &path);
-    let want = tree::read(&host.path(STORE).join("layers"));
+    let published = || {
+        let names = |directory| tree::read(&host.path(STORE).join(directory)).into_keys();
+        ["blobs", "layers", "manifests", "names"].map(|place| names(place).collect::<Vec<_>>())
+    };
+    let want = published();
     host.carboy(&["image", "rm", "large"]).ok();
     assert_store_empty(&host);
     let mut killed = 0;
@@ -156,9 +162,7 @@ fn a_killed_load_is_completed_by_the_next_and_removed_whole() {
         // What is listed after that must be whole.
         host.carboy(&["image", "ls", "--json"]).ok();
         assert_eq!(load(&host, &[], &path)[0]["reference"], "large");
-        let found = tree::read(&host.path(STORE).join("layers"));
-        let names = |tree: &tree::Tree| tree.keys().cloned().collect::<Vec<_>>();
-        assert_eq!(names(&found), names(&want), "killed after {milliseconds} ms");
+        assert_eq!(published(), want, "killed after {milliseconds} ms");
         let staging = host.path(STORE).join("staging");
         assert_eq!(fs::read_dir(staging).unwrap().count(), 0, "killed after {milliseconds} ms");
         host.carboy(&["image", "rm", "large"]).ok();
