@@ -1,6 +1,7 @@
 //! Images and containers: the store, the unpacked layers, the runtime specification, libcontainer.
 
 mod archive;
+mod bounded;
 pub mod capabilities;
 pub(crate) mod cgroup;
 pub(crate) mod container;

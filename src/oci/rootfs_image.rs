@@ -2,13 +2,14 @@
 //! wishes. The same tree and the same wishes give the same digest: no time of making is noted.
 
 use std::collections::BTreeMap;
-use std::io::{self, BufReader, BufWriter, Read, Write};
+use std::io::{self, BufWriter, Read, Write};
 use std::os::fd::OwnedFd;
 use std::path::Path;
 
 use serde_json::json;
 
 use super::archive::Bytes;
+use super::bounded::{self, Bounded};
 use super::digest::Digest;
 use super::error::StoreError;
 use super::layout::{Candidate, LayerFile};
@@ -93,13 +94,14 @@ pub(super) fn candidate(
     label: &str,
     config: &RootfsConfig,
     host: &Platform,
+    limits: &Limits,
 ) -> Result<Candidate, StoreError> {
     let read = || StoreError::io("read", label);
     let size = tar.length().map_err(read())?;
     let section = tar.section(0, size);
     let compression = section.compression().map_err(read())?;
     let mut blob = Hashed::new(section);
-    let diff_id = inflated(&mut blob, compression).map_err(|source| StoreError::Layer {
+    let diff_id = inflated(&mut blob, compression, limits).map_err(|source| StoreError::Layer {
         file: label.to_owned(),
         layer: LAYER_NAME.to_owned(),
         entry: String::new(),
@@ -126,15 +128,13 @@ pub(super) fn candidate(
 }
 
 /// The digest of the uncompressed tar.
-fn inflated(blob: &mut (impl Read + Send), compression: Compression) -> Result<Digest, LayerFault> {
-    let Limits { bytes: max, .. } = Limits::default();
-    let decoder = compression.decoder(BufReader::with_capacity(256 << 10, blob))?;
-    let mut tar = Hashed::new(decoder);
-    let length =
-        io::copy(&mut (&mut tar).take(max + 1), &mut io::sink()).map_err(LayerFault::Stream)?;
-    if length > max {
-        return Err(LayerFault::Bytes { max });
-    }
+fn inflated(
+    blob: &mut (impl Read + Send),
+    compression: Compression,
+    limits: &Limits,
+) -> Result<Digest, LayerFault> {
+    let mut tar = Hashed::new(Bounded::new(blob, compression, limits)?);
+    io::copy(&mut tar, &mut io::sink()).map_err(bounded::fault)?;
     Ok(tar.finish().0)
 }
 
@@ -146,9 +146,10 @@ pub(super) fn pack(
     root: &OwnedFd,
     label: &Path,
     file: impl Write,
+    limits: &Limits,
 ) -> Result<Vec<String>, StoreError> {
     let mut out = BufWriter::with_capacity(256 << 10, file);
-    let notes = tree_tar::write(root, label, &mut out)?;
+    let notes = tree_tar::write(root, label, &mut out, limits.bytes)?;
     out.flush().map_err(StoreError::io("pack", label))?;
     Ok(notes)
 }

@@ -17,7 +17,7 @@ use super::layout::{self, Candidate};
 use super::manifest::Platform;
 use super::rootfs_image::{self, RootfsConfig};
 use super::transport::{FileForm, FileTransport};
-use super::unpack::{Compression, copy_limited};
+use super::unpack::{Compression, Limits, copy_limited};
 
 /// An archive may unpack to this many bytes.
 const ARCHIVE_MAX: u64 = 64 << 30;
@@ -106,22 +106,32 @@ impl Source {
 
     /// The images for `host`, with the files they are in. What goes through a temporary file has it
     /// in `staging`, without a name.
-    pub(super) fn images(&self, staging: &Path, host: &Platform) -> Result<Images, StoreError> {
+    pub(super) fn images(
+        &self,
+        staging: &Path,
+        host: &Platform,
+        limits: &Limits,
+    ) -> Result<Images, StoreError> {
         if self.form == FileForm::Rootfs {
-            return self.rootfs(staging, host);
+            return self.rootfs(staging, host, limits);
         }
         let contents = self.contents(staging)?;
         let images = layout::images(&contents, self.form, self.pick.as_deref(), host)?;
         Ok(Images { contents, images, notes: Vec::new() })
     }
 
-    fn rootfs(&self, staging: &Path, host: &Platform) -> Result<Images, StoreError> {
+    fn rootfs(
+        &self,
+        staging: &Path,
+        host: &Platform,
+        limits: &Limits,
+    ) -> Result<Images, StoreError> {
         let label = self.label.clone();
         let mut notes = Vec::new();
         let tar = match &self.kind {
             Kind::Directory(root) => {
                 let file = temporary(staging)?;
-                notes = rootfs_image::pack(root, Path::new(&label), &file)?;
+                notes = rootfs_image::pack(root, Path::new(&label), &file, limits)?;
                 Bytes::File(Arc::new(file))
             }
             Kind::Bytes(bytes) => bytes.clone(),
@@ -130,7 +140,7 @@ impl Source {
                 spool(&mut stream, staging, &label)?
             }
         };
-        let image = rootfs_image::candidate(&tar, &label, &self.config, host)?;
+        let image = rootfs_image::candidate(&tar, &label, &self.config, host, limits)?;
         let contents = Contents { label, files: Files::Layer(tar) };
         Ok(Images { contents, images: vec![image], notes })
     }

@@ -25,7 +25,8 @@ const DEPTH_MAX: usize = 128;
 const XATTR_MAX: usize = 64 << 10;
 
 /// Writes the tree below `root` as a tar, and returns what was left out. `label` is what errors call
-/// the tree. File systems mounted in the tree are left out.
+/// the tree. File systems mounted in the tree are left out; a tree whose files have more than `max`
+/// bytes, holes included, is refused.
 ///
 /// # Errors
 /// [`StoreError::Io`]; [`StoreError::Rootfs`] for what no layer can hold.
@@ -33,10 +34,12 @@ pub(super) fn write(
     root: &OwnedFd,
     label: &Path,
     out: &mut impl Write,
+    max: u64,
 ) -> Result<Vec<String>, StoreError> {
     let about = rustix::fs::fstat(root).map_err(StoreError::os("read", label))?;
     let device = about.st_dev;
-    let mut packer = Packer { label, out, device, links: HashMap::new(), notes: Vec::new() };
+    let (links, notes) = (HashMap::new(), Vec::new());
+    let mut packer = Packer { label, out, device, links, notes, left: max, max };
     packer.directory(root.as_fd(), &about, b"./", 0)?;
     let Packer { out, notes, .. } = packer;
     out.write_all(&[0; 1024]).map_err(StoreError::io("pack", label))?;
@@ -51,6 +54,9 @@ struct Packer<'a, W> {
     /// The first name of each file with several.
     links: HashMap<u64, Vec<u8>>,
     notes: Vec<String>,
+    /// Bytes that files may still have, and had at first.
+    left: u64,
+    max: u64,
 }
 
 impl<W: Write> Packer<'_, W> {
@@ -157,6 +163,11 @@ impl<W: Write> Packer<'_, W> {
             return Err(changed(path));
         }
         let size = u64::try_from(now.st_size).unwrap_or_default();
+        // Before a byte is written: a file with holes may be larger than any disk.
+        self.left = self.left.checked_sub(size).ok_or_else(|| {
+            let reason = format!("the files have more than {} bytes", self.max);
+            StoreError::Rootfs { path: path.clone(), reason }
+        })?;
         let mut entry = entry(EntryType::Regular, &inside, &now, size);
         self.attributes(file.as_fd(), &path, &mut entry)?;
         self.put(&entry)?;
@@ -224,7 +235,21 @@ fn entry(kind: EntryType, inside: &[u8], about: &Stat, size: u64) -> EntryBuilde
         .and_then(|entry| entry.size(size))
         .and_then(|entry| entry.mtime(seconds));
     numbers.expect("a mode fits, and what does not fit becomes an extended header");
+    if let Some(time) = precise(about.st_mtime, u32::try_from(about.st_mtime_nsec).unwrap_or(0)) {
+        entry.add_pax("mtime", time);
+    }
     entry
+}
+
+/// A time that a plain header cannot hold (POSIX `pax`, "Extended Header File Times"). The kernel
+/// counts nanoseconds forwards, a decimal number with a sign does not.
+fn precise(seconds: i64, nanoseconds: u32) -> Option<String> {
+    match (seconds, nanoseconds) {
+        (0.., 0) => None,
+        (_, 0) => Some(seconds.to_string()),
+        (0.., _) => Some(format!("{seconds}.{nanoseconds:09}")),
+        _ => Some(format!("-{}.{:09}", -(seconds + 1), 1_000_000_000 - nanoseconds)),
+    }
 }
 
 /// The names in a directory, sorted.
@@ -239,4 +264,34 @@ fn names(directory: BorrowedFd<'_>, path: &Path) -> Result<Vec<CString>, StoreEr
     }
     names.sort_unstable();
     Ok(names)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn times_are_decimal_numbers() {
+        let cases = [
+            ((5, 0), None),
+            ((5, 250_000_000), Some("5.250000000")),
+            ((-1, 0), Some("-1")),
+            ((-1, 750_000_000), Some("-0.250000000")),
+            ((-86_401, 500_000_000), Some("-86400.500000000")),
+        ];
+        for ((seconds, nanoseconds), want) in cases {
+            assert_eq!(precise(seconds, nanoseconds).as_deref(), want, "{seconds} {nanoseconds}");
+        }
+    }
+
+    #[test]
+    fn a_tree_with_a_huge_hole_is_refused() {
+        let place = tempfile::tempdir().unwrap();
+        File::create(place.path().join("hole")).unwrap().set_len(1 << 40).unwrap();
+        let root = OwnedFd::from(File::open(place.path()).unwrap());
+        let mut tar = Vec::new();
+        let error = write(&root, place.path(), &mut tar, 1 << 30).expect_err("too large");
+        assert!(error.to_string().contains("hole"), "{error}");
+        assert!(tar.len() < 4096);
+    }
 }

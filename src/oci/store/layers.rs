@@ -1,24 +1,22 @@
 //! Layers: unpacked into staging, their blobs kept beside, and published together.
 
 use std::fs::{DirBuilder, File, OpenOptions};
-use std::io::{self, BufReader, Read, Write};
+use std::io::{self, Read, Write};
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use rustix::fs::FileType;
 
 use super::{DIFF, LAYER_RECORD, LAYERS, LayerRecord, Store, files};
-use crate::oci::archive::Section;
+use crate::oci::bounded::{self, Bounded};
 use crate::oci::digest::Digest;
 use crate::oci::error::StoreError;
 use crate::oci::image_config::chain_ids;
 use crate::oci::layout::{Candidate, LayerFile};
 use crate::oci::source::Contents;
-use crate::oci::unpack::{Compression, Hashed, LayerFault, Limits, Lower, lookup, unpack};
+use crate::oci::unpack::{Compression, Hashed, LayerFault, Lower, lookup, unpack};
 
 const WHAT: &str = "layer";
 
@@ -122,8 +120,8 @@ impl Store {
         if let (Some((want, _)), Some(found)) = (&layer.blob, blob) {
             contents.check_digest(WHAT, want, found.clone())?;
         }
-        let unpacked =
-            unpacked.map_err(|failure| fault(contents, layer, failure.entry, failure.fault))?;
+        let unpacked = unpacked
+            .map_err(|failure| fault(contents, layer, failure.entry, reason(failure.fault)))?;
         check_diff_id(contents, layer, &unpacked.diff_id)?;
         let record = LayerRecord { diff_id: unpacked.diff_id, size: unpacked.tar_size };
         let path = path.join(LAYER_RECORD);
@@ -143,7 +141,7 @@ impl Store {
         io::copy(&mut blob, &mut file).map_err(|error| match error.raw_os_error() {
             Some(_) => StoreError::io("write", to)(error),
             // The decoders' own faults have no errno.
-            None => fault(contents, layer, String::new(), LayerFault::Stream(error)),
+            None => fault(contents, layer, String::new(), bounded::fault(error)),
         })?;
         let (found, _) = blob.finish();
         match &layer.blob {
@@ -207,6 +205,14 @@ fn fault(contents: &Contents, layer: &LayerFile, entry: String, source: LayerFau
     }
 }
 
+/// A limit that was met on the way into the unpacking comes out as a fault of the stream.
+fn reason(fault: LayerFault) -> LayerFault {
+    match fault {
+        LayerFault::Stream(error) => bounded::fault(error),
+        other => other,
+    }
+}
+
 fn check_diff_id(contents: &Contents, layer: &LayerFile, found: &Digest) -> Result<(), StoreError> {
     if *found == layer.diff_id {
         return Ok(());
@@ -249,53 +255,6 @@ impl<R: Read> Read for Tee<R> {
             self.failed = Some(error);
             self.copy = None;
         }
-        Ok(length)
-    }
-}
-
-/// What a compressed layer unpacks to, within the limits: unpacking sees only the outcome.
-struct Bounded {
-    tar: Box<dyn Read + Send>,
-    read: Arc<AtomicU64>,
-    written: u64,
-    limits: Limits,
-}
-
-impl Bounded {
-    fn new(blob: Section, compression: Compression, limits: &Limits) -> Result<Self, LayerFault> {
-        let read = Arc::new(AtomicU64::new(0));
-        let counted = Counted { blob, read: Arc::clone(&read) };
-        let tar = compression.decoder(BufReader::with_capacity(256 << 10, counted))?;
-        Ok(Self { tar, read, written: 0, limits: limits.clone() })
-    }
-}
-
-impl Read for Bounded {
-    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        let length = self.tar.read(buffer)?;
-        self.written += length as u64;
-        let Limits { bytes, ratio, ratio_floor, .. } = self.limits;
-        if self.written > bytes {
-            return Err(io::Error::other(LayerFault::Bytes { max: bytes }));
-        }
-        let read = self.read.load(Ordering::Relaxed);
-        if self.written > ratio_floor && self.written / ratio > read {
-            return Err(io::Error::other(LayerFault::Ratio { max: ratio }));
-        }
-        Ok(length)
-    }
-}
-
-/// Counts bytes while a decoder owns the reader.
-struct Counted {
-    blob: Section,
-    read: Arc<AtomicU64>,
-}
-
-impl Read for Counted {
-    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        let length = self.blob.read(buffer)?;
-        self.read.fetch_add(length as u64, Ordering::Relaxed);
         Ok(length)
     }
 }

@@ -37,7 +37,7 @@ impl Store {
             return Err(StoreError::Reserved { name: name.to_string() });
         }
         let Images { contents, images, notes } =
-            source.images(&self.staging(), &Platform::host())?;
+            source.images(&self.staging(), &Platform::host(), &self.limits)?;
         if name.is_some() && images.len() > 1 {
             let images = images.iter().map(label).collect();
             let file = contents.label().to_owned();

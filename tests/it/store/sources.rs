@@ -119,7 +119,7 @@ fn a_root_file_system_keeps_all_that_it_has() {
     let want = tree::read(&rootfs);
     let path = rootfs.display().to_string();
     let archive = host.dir().join("rootfs.tar.gz").display().to_string();
-    let all = ["--xattrs", "--xattrs-include=*", "--numeric-owner"];
+    let all = ["--xattrs", "--xattrs-include=*", "--numeric-owner", "--format=posix"];
     host.run([&["tar", "-C", &path], &all[..], &["-czf", &archive, "."]].concat()).ok();
     for place in [format!("rootfs:{path}"), format!("rootfs:{archive}")] {
         let root = host.dir().join("root").display().to_string();

@@ -258,3 +258,17 @@ fn a_migration_that_was_cut_short_goes_on() {
     let opened = Store::open(store.root()).unwrap();
     assert!(opened.resolve("a").is_ok() && opened.resolve("b").is_ok());
 }
+
+#[test]
+fn prune_removes_what_a_killed_fetch_left_and_no_other() {
+    let place = Place::new();
+    let store = place.store();
+    begin(&store, b"left").write_all(b"lef").unwrap();
+    let mut alive = begin(&store, b"alive");
+    alive.write_all(b"ali").unwrap();
+    assert_eq!(store.exclusive_look().unwrap().prune_dry(&[], false).unwrap().freed, 3);
+    let pruned = store.exclusive().unwrap().prune(&[], false).unwrap();
+    assert_eq!((pruned.freed, pruned.changed), (3, true));
+    alive.write_all(b"ve").unwrap();
+    assert_eq!(content(alive.finish().unwrap()), b"alive");
+}
