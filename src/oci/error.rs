@@ -455,7 +455,9 @@ impl Classify for StoreError {
                 there.join(", ")
             )),
             Self::InUse { .. } => Some("stop its containers first".to_owned()),
-            Self::Schema { .. } => Some("choose another place with --root".to_owned()),
+            Self::Schema { .. } => {
+                Some("use the carboy that made it, or choose another place with --root".to_owned())
+            }
             Self::BlobSize { .. } => Some("try again: it goes on where it ended".to_owned()),
             Self::BlobDigest { .. } => Some("try again; its source may be damaged".to_owned()),
             Self::Incomplete { .. } | Self::NoBlob { .. } => {

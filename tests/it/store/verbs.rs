@@ -209,3 +209,32 @@ fn an_init_keeps_the_image_it_is_of() {
     assert_eq!(pruned["images"], serde_json::json!([]));
     bottle::down(&host, "demo");
 }
+
+#[test]
+fn a_killed_removal_leaves_whole_images_only() {
+    let host = TestHost::new();
+    let path = large(&host);
+    let mut killed = 0;
+    for milliseconds in [1, 3, 6, 10, 15, 22, 30] {
+        load(&host, &[], &path);
+        let mut call = host.spawn_carboy(&["image", "prune", "--all"]);
+        let began = poll(Duration::from_secs(5), || {
+            let comm = call.pid().map(|pid| fs::read(format!("/proc/{pid}/comm")));
+            matches!(comm, Some(Ok(comm)) if comm == b"carboy\n") || call.ended()
+        });
+        assert!(began, "the removal does not begin");
+        std::thread::sleep(Duration::from_millis(milliseconds));
+        killed += usize::from(call.kill());
+        // Each image that is listed can be told in full and exported.
+        for image in host.carboy(&["image", "ls", "--json"]).ok().stdout_json().as_array().unwrap()
+        {
+            let digest = text(image, "digest");
+            details(&host, digest);
+            host.carboy(&["image", "export", digest, "/dev/null"]).ok();
+        }
+        load(&host, &[], &path);
+        host.carboy(&["image", "rm", "large"]).ok();
+        assert_store_empty(&host);
+    }
+    assert!(killed > 0, "no removal was killed before its end");
+}
