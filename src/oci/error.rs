@@ -293,6 +293,14 @@ pub enum StoreError {
         /// Where it fails.
         source: serde_json::Error,
     },
+    /// A blob of the store is not what it was when it was published.
+    #[error("{} is damaged, it gives {found}", path.display())]
+    DamagedBlob {
+        /// The file.
+        path: PathBuf,
+        /// The digest of what was read.
+        found: Digest,
+    },
     /// A file of the store is missing: somebody else changed it.
     #[error("image {name} is incomplete in the store: {} is missing", path.display())]
     Incomplete {
@@ -395,9 +403,10 @@ impl Classify for StoreError {
             | Self::InRegistry { .. }
             | Self::Schema { .. } => ErrorKind::Unsupported,
             Self::InUse { .. } => ErrorKind::InUse,
-            Self::Incomplete { .. } | Self::Damaged { .. } | Self::BlobSize { .. } => {
-                ErrorKind::Failed
-            }
+            Self::Incomplete { .. }
+            | Self::Damaged { .. }
+            | Self::DamagedBlob { .. }
+            | Self::BlobSize { .. } => ErrorKind::Failed,
             Self::Reference(_)
             | Self::Rootfs { .. }
             | Self::NoImage { .. }
@@ -444,11 +453,16 @@ impl Classify for StoreError {
                 there.join(", ")
             )),
             Self::InUse { .. } => Some("stop its containers first".to_owned()),
-            Self::Schema { .. } => Some("choose another place with --root".to_owned()),
+            Self::Schema { .. } => {
+                Some("use the carboy that made it, or choose another place with --root".to_owned())
+            }
             Self::BlobSize { .. } => Some("try again: it goes on where it ended".to_owned()),
             Self::BlobDigest { .. } => Some("try again; its source may be damaged".to_owned()),
             Self::Incomplete { .. } | Self::NoBlob { .. } => {
                 Some("load the image again".to_owned())
+            }
+            Self::DamagedBlob { .. } => {
+                Some("remove the image and load it again; check the disk".to_owned())
             }
             Self::Damaged { .. } => Some("remove the file and load its images again".to_owned()),
             _ => None,

@@ -31,7 +31,7 @@ impl Store {
     ///
     /// # Errors
     /// [`StoreError::NotFound`]; [`StoreError::NoBlob`] if an older carboy loaded the image;
-    /// [`StoreError::BlobDigest`] if the store is damaged; [`StoreError::Io`].
+    /// [`StoreError::DamagedBlob`]; [`StoreError::Io`].
     pub fn export(
         &self,
         name: &str,
@@ -141,7 +141,7 @@ impl<W: Write> Archive<'_, W> {
                     entry: String::new(),
                     source,
                 })?;
-                self.checked(&name, record.size, tar, &record.diff_id)?;
+                self.checked(&name, record.size, tar, &record.diff_id, &blob.digest)?;
             }
             names.push(name);
         }
@@ -158,23 +158,24 @@ impl<W: Write> Archive<'_, W> {
 
     fn blob(&mut self, name: &str, blob: &Descriptor) -> Result<(), StoreError> {
         let file = self.open(&blob.digest)?;
-        self.checked(name, blob.size, file, &blob.digest)
+        self.checked(name, blob.size, file, &blob.digest, &blob.digest)
     }
 
-    /// An entry of `size` bytes whose digest must be `want`.
+    /// An entry of `size` bytes out of `blob`, whose digest must be `want`.
     fn checked(
         &mut self,
         name: &str,
         size: u64,
         content: impl Read,
         want: &Digest,
+        blob: &Digest,
     ) -> Result<(), StoreError> {
         self.header(name, size)?;
         let mut content = Hashed::new(content.take(size));
         let copied = io::copy(&mut content, &mut self.out).map_err(written())?;
         let (found, _) = content.finish();
         if copied != size || found != *want {
-            return Err(StoreError::BlobDigest { want: want.clone(), found });
+            return Err(StoreError::DamagedBlob { path: self.store.blob_path(blob), found });
         }
         self.pad(size)
     }

@@ -127,8 +127,8 @@ fn a_failed_export_leaves_what_was_there() {
     let middle = bytes.len() / 2;
     bytes[middle] ^= 1;
     fs::write(&blob, &bytes).unwrap();
-    let error = host.carboy(&["image", "export", "--json", image.name, &path]).error(2, "invalid");
-    assert!(text(&error, "message").contains(&layer), "{error}");
+    let error = host.carboy(&["image", "export", "--json", image.name, &path]).error(1, "failed");
+    assert!(text(&error, "message").contains(layer.trim_start_matches("sha256:")), "{error}");
     // And one that an older carboy never kept.
     fs::remove_file(&blob).unwrap();
     host.carboy(&["image", "export", "--json", image.name, &path]).error(3, "not-found");
@@ -208,4 +208,33 @@ fn an_init_keeps_the_image_it_is_of() {
     let pruned = host.carboy(&["image", "prune", "--all", "--json"]).ok().stdout_json();
     assert_eq!(pruned["images"], serde_json::json!([]));
     bottle::down(&host, "demo");
+}
+
+#[test]
+fn a_killed_removal_leaves_whole_images_only() {
+    let host = TestHost::new();
+    let path = large(&host);
+    let mut killed = 0;
+    for milliseconds in [1, 3, 6, 10, 15, 22, 30] {
+        load(&host, &[], &path);
+        let mut call = host.spawn_carboy(&["image", "prune", "--all"]);
+        let began = poll(Duration::from_secs(5), || {
+            let comm = call.pid().map(|pid| fs::read(format!("/proc/{pid}/comm")));
+            matches!(comm, Some(Ok(comm)) if comm == b"carboy\n") || call.ended()
+        });
+        assert!(began, "the removal does not begin");
+        std::thread::sleep(Duration::from_millis(milliseconds));
+        killed += usize::from(call.kill());
+        // Each image that is listed can be told in full and exported.
+        for image in host.carboy(&["image", "ls", "--json"]).ok().stdout_json().as_array().unwrap()
+        {
+            let digest = text(image, "digest");
+            details(&host, digest);
+            host.carboy(&["image", "export", digest, "/dev/null"]).ok();
+        }
+        load(&host, &[], &path);
+        host.carboy(&["image", "rm", "large"]).ok();
+        assert_store_empty(&host);
+    }
+    assert!(killed > 0, "no removal was killed before its end");
 }
