@@ -23,6 +23,7 @@ use crate::net::diff::Differences;
 use crate::net::error::{Error, Refusal};
 use crate::net::nft::{self, Transaction};
 use crate::net::nft_expr;
+use crate::net::nft_read::Reader;
 use crate::net::ruleset::{BRIDGES, Expression, Family, Meta};
 use crate::net::spec::Passage;
 use crate::presence::{Creation, Drift, Presence, Removal};
@@ -87,7 +88,7 @@ impl Way {
 
 impl Gate {
     fn name(&self) -> String {
-        format!("{} {} {}", self.family, self.table, self.chain)
+        format!("{} {} {}", self.family.name(), self.table, self.chain)
     }
 
     fn place(&self) -> Vec<RuleAttribute> {
@@ -101,26 +102,30 @@ impl Gate {
         format!("rule \"{}\" of chain {}", way.comment(), self.name())
     }
 
-    fn query(&self, get: NfTablesMessage, flags: u16) -> Result<Vec<NfTablesMessage>, Error> {
-        let object = format!("chain {}", self.name());
-        Ok(nft::query_about(&object, self.family, get, flags)?.unwrap_or_default())
+    fn query(
+        &self,
+        reader: &Reader,
+        get: NfTablesMessage,
+        flags: u16,
+    ) -> Result<Vec<NfTablesMessage>, Error> {
+        Ok(reader.query(self.family, get, flags)?.unwrap_or_default())
     }
 
-    fn exists(&self) -> Result<bool, Error> {
+    fn exists(&self, reader: &Reader) -> Result<bool, Error> {
         let attributes = vec![
             ChainAttribute::Table(self.table.to_owned()),
             ChainAttribute::Name(self.chain.to_owned()),
         ];
         let get = NfTablesMessage::GetChain(ChainMessage { attributes });
-        Ok(!self.query(get, NLM_F_ACK)?.is_empty())
+        Ok(!self.query(reader, get, NLM_F_ACK)?.is_empty())
     }
 
     /// Whether a process holds the table for itself (`flags owner`): the kernel lets nobody else
     /// change it. firewalld 2.1 and later may do so.
-    fn is_owned(&self) -> Result<bool, Error> {
+    fn is_owned(&self, reader: &Reader) -> Result<bool, Error> {
         let attributes = vec![TableAttribute::Name(self.table.to_owned())];
         let get = NfTablesMessage::GetTable(TableMessage { attributes });
-        Ok(self.query(get, NLM_F_ACK)?.iter().any(|m| match m {
+        Ok(self.query(reader, get, NLM_F_ACK)?.iter().any(|m| match m {
             NfTablesMessage::NewTable(table) => table.attributes.iter().any(
                 |a| matches!(a, TableAttribute::Flags(flags) if flags.contains(TableFlags::Owner)),
             ),
@@ -128,9 +133,9 @@ impl Gate {
         }))
     }
 
-    fn rules(&self) -> Result<Vec<SeenRule>, Error> {
+    fn rules(&self, reader: &Reader) -> Result<Vec<SeenRule>, Error> {
         let get = NfTablesMessage::GetRule(RuleMessage { attributes: self.place() });
-        let messages = self.query(get, NLM_F_DUMP)?;
+        let messages = self.query(reader, get, NLM_F_DUMP)?;
         Ok(messages
             .into_iter()
             .filter_map(|m| match m {
@@ -184,12 +189,17 @@ impl Seen {
     }
 }
 
+fn reader() -> Result<Reader, Error> {
+    Reader::open_for("other firewalls".to_owned())
+}
+
 /// The gates that are there and can be changed.
 fn look() -> Result<Vec<Seen>, Error> {
+    let reader = reader()?;
     let mut all = Vec::new();
     for gate in &GATES {
-        if gate.exists()? && !gate.is_owned()? {
-            all.push(Seen { gate, rules: gate.rules()? });
+        if gate.exists(&reader)? && !gate.is_owned(&reader)? {
+            all.push(Seen { gate, rules: gate.rules(&reader)? });
         }
     }
     Ok(all)
@@ -281,7 +291,10 @@ pub fn repair(_spec: &Passage, drift: &[Drift]) -> Result<(), Error> {
 /// What the kernel said.
 pub fn remove(_spec: &Passage) -> Result<Removal, Error> {
     let gates: Vec<Seen> = look()?.into_iter().filter(|seen| !seen.rules.is_empty()).collect();
-    let in_use = || Ok(!nft::elements(Family::Inet, BRIDGES)?.is_empty() || bridge::any_left()?);
+    let in_use = || {
+        let bridges = Reader::open()?.elements(Family::Inet, BRIDGES)?;
+        Ok(!bridges.is_empty() || bridge::any_left()?)
+    };
     if gates.is_empty() || in_use()? {
         return Ok(Removal::Absent);
     }
@@ -298,13 +311,15 @@ pub fn remove(_spec: &Passage) -> Result<Removal, Error> {
 /// # Errors
 /// If the kernel cannot be asked.
 pub fn obstacles() -> Result<Vec<String>, Error> {
+    let reader = reader()?;
     let mut all = Vec::new();
     for gate in GATES.iter().filter(|gate| gate.ways == BOTH_WAYS) {
-        if gate.exists()? && gate.is_owned()? {
+        if gate.exists(&reader)? && gate.is_owned(&reader)? {
             all.push(format!(
                 "the firewall table {} {} lets nobody but its owner change it; if bundles do not \
                  get out: firewall-cmd --zone=trusted --add-interface={BRIDGE_IFNAME_PREFIX}+",
-                gate.family, gate.table
+                gate.family.name(),
+                gate.table
             ));
         }
     }
