@@ -261,6 +261,9 @@ pub enum ArchiveFault {
         /// The most it may have.
         max: usize,
     },
+    /// A file of it has holes: it cannot be read at its place.
+    #[error("it is a sparse file, which an image's archive must not hold")]
+    Sparse,
     /// It unpacks to more than any image.
     #[error("it unpacks to more than {max} bytes")]
     Bytes {
@@ -354,6 +357,15 @@ impl Classify for StoreError {
             Self::Io { source, .. } | Self::Layer { source: LayerFault::Io { source, .. }, .. } => {
                 io_hint(source)
             }
+            Self::Layer {
+                source:
+                    LayerFault::Bytes { .. } | LayerFault::Entries { .. } | LayerFault::Ratio { .. },
+                ..
+            } => Some(
+                "if you trust the image, raise layer_max_bytes, layer_max_entries or \
+                 layer_max_ratio in the configuration file"
+                    .to_owned(),
+            ),
             Self::NoImage { .. } => Some(
                 "give what `docker save`, `skopeo copy … docker-archive:` or `skopeo copy … oci:` \
                  made"

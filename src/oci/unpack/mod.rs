@@ -12,6 +12,7 @@
 mod entry;
 mod lower;
 mod remove;
+mod sparse;
 mod stream;
 #[cfg(test)]
 mod tests;
@@ -39,7 +40,7 @@ pub struct Limits {
     pub entries: u64,
     /// Directories in a path; removal recurses as deep, with a descriptor each.
     pub depth: usize,
-    /// Uncompressed bytes per compressed byte, once past [`Limits::ratio_floor`].
+    /// Uncompressed bytes per compressed byte, once past [`Limits::ratio_floor`]; not 0.
     pub ratio: u64,
     /// Below this many uncompressed bytes any ratio is fine.
     pub ratio_floor: u64,
@@ -51,8 +52,8 @@ impl Default for Limits {
             bytes: 32 << 30,
             entries: 2_000_000,
             depth: 128,
-            // deflate cannot exceed 1,032; zstd can, by far.
-            ratio: 1_100,
+            // Real layers stay below 20; deflate ends at 1,032, zstd is without bounds.
+            ratio: 200,
             ratio_floor: 256 << 20,
         }
     }
@@ -89,7 +90,7 @@ pub enum LayerFault {
     #[error("the compressed stream is damaged or truncated")]
     Stream(#[source] io::Error),
     /// A header is damaged or exceeds a limit of the format.
-    #[error("the tar has a bad header")]
+    #[error("the tar has a bad header after it")]
     Header(#[source] ParseError),
     /// A field of an extended header is no number.
     #[error("the pax header has a bad {key}")]
@@ -115,9 +116,12 @@ pub enum LayerFault {
         /// The most it may have.
         max: usize,
     },
-    /// A sparse file: the formats of it contradict each other.
-    #[error("it is a sparse file, which layers must not hold")]
-    Sparse,
+    /// The map of a file with holes is not valid.
+    #[error("it is a sparse file whose map is not valid: {reason}")]
+    Sparse {
+        /// What is wrong with it.
+        reason: &'static str,
+    },
     /// Parsers disagree on whether data follows such an entry.
     #[error("it is no file, yet has a size")]
     Sized,
@@ -210,6 +214,9 @@ pub struct Failure {
 /// owner and mode from there. Nothing is synced to disk. On failure the directory is left half
 /// filled.
 ///
+/// `blob` is read to its end, once and in order, by a thread of its own, even if the layer is
+/// refused; a reader that copies what passes to a file therefore gets the whole blob.
+///
 /// # Errors
 /// [`Failure`] with the entry at fault.
 pub fn unpack(
@@ -234,6 +241,7 @@ pub fn unpack(
             notes: Notes::default(),
             entry: String::new(),
             entries: 0,
+            holes: 0,
             limits,
         };
         let written = writer.run(&mut tar).and_then(|()| {
@@ -263,6 +271,8 @@ struct Writer<'a> {
     notes: Notes,
     entry: String,
     entries: u64,
+    /// Bytes of holes so far.
+    holes: u64,
     limits: &'a Limits,
 }
 
@@ -270,13 +280,15 @@ struct Writer<'a> {
 const METADATA_MAX: u32 = 1 << 20;
 const PATH_MAX: u32 = 4_096;
 
+/// An entry's headers may have this many bytes in all, the map of a file with holes included.
+const HEADERS_MAX: usize = 4 << 20;
+
 impl Writer<'_> {
     fn run(&mut self, tar: &mut impl Read) -> Result<(), LayerFault> {
         let mut parser = Parser::new(tar_core::parse::Limits {
             max_metadata_size: METADATA_MAX,
             max_path_len: Some(PATH_MAX),
-            // Sparse files are refused; no need to read long maps first.
-            max_sparse_entries: 0,
+            max_sparse_entries: sparse::REGIONS_MAX,
             ..Default::default()
         });
         // "./" cleans up to nothing in some archives; the root is checked in `Entry::parse`.
@@ -285,28 +297,34 @@ impl Writer<'_> {
         parser.set_ignore_pax_errors(true);
         let mut buffer = stream::Buffer::new(tar);
         loop {
-            let event = parser.parse(buffer.bytes()).map_err(|fault| match fault {
-                ParseError::TooManySparseEntries { .. } => LayerFault::Sparse,
-                fault => LayerFault::Header(fault),
-            })?;
+            let event = parser.parse(buffer.bytes()).map_err(LayerFault::Header)?;
             let (consumed, entry) = match event {
                 ParseEvent::NeedData { min_bytes } => {
+                    // A sparse map without entries or line ends passes the parser's limits, and
+                    // it may ask for what is there already.
+                    let wanted = min_bytes.max(buffer.bytes().len() + 1);
+                    if wanted > HEADERS_MAX {
+                        let (size, limit) = (wanted as u64, HEADERS_MAX as u32);
+                        let fault = ParseError::MetadataTooLarge { size, limit };
+                        return Err(LayerFault::Header(fault));
+                    }
                     if buffer.at_end()? {
                         return Ok(());
                     }
-                    buffer.fill(min_bytes)?;
+                    buffer.fill(wanted)?;
                     continue;
                 }
                 ParseEvent::End { .. } => return Ok(()),
-                ParseEvent::SparseEntry { entry, .. } => {
-                    self.entry = entry.path_lossy().into_owned();
-                    return Err(LayerFault::Sparse);
-                }
                 // Global headers carry comments (git archive); Docker ignores them, too.
                 ParseEvent::GlobalExtensions { consumed, .. } => (consumed, None),
                 ParseEvent::Entry { consumed, entry } => {
                     self.entry = entry.path_lossy().into_owned();
-                    (consumed, Some(Entry::parse(&entry, self.limits)?))
+                    (consumed, Some(Entry::parse(&entry, None, self.limits)?))
+                }
+                ParseEvent::SparseEntry { consumed, entry, sparse_map, real_size } => {
+                    self.entry = entry.path_lossy().into_owned();
+                    let sparse = Some((&sparse_map[..], real_size));
+                    (consumed, Some(Entry::parse(&entry, sparse, self.limits)?))
                 }
             };
             buffer.consume(consumed);
@@ -342,6 +360,21 @@ impl Writer<'_> {
             What::File => {
                 let file = self.tree.create(&path)?;
                 data.copy_to(&file, size)?;
+                self.tree.describe(&path, &file, &meta, &mut self.notes)?;
+                return data.skip(entry::padding(size));
+            }
+            What::Sparse(sparse) => {
+                self.holes = self.holes.saturating_add(sparse.size - size);
+                // What reads the layer later reads the holes, too.
+                if self.holes > self.limits.bytes {
+                    return Err(LayerFault::Bytes { max: self.limits.bytes });
+                }
+                let file = self.tree.create(&path)?;
+                for (offset, length) in sparse.regions {
+                    tree::seek(&file, offset)?;
+                    data.copy_to(&file, length)?;
+                }
+                tree::set_size(&file, sparse.size)?;
                 self.tree.describe(&path, &file, &meta, &mut self.notes)?;
                 return data.skip(entry::padding(size));
             }

@@ -104,7 +104,8 @@ fn inflate(
         if sent > limits.bytes {
             return Err(LayerFault::Bytes { max: limits.bytes });
         }
-        if sent > limits.ratio_floor && sent / limits.ratio > counted.load(Ordering::Relaxed) {
+        if sent > limits.ratio_floor && sent / limits.ratio.max(1) > counted.load(Ordering::Relaxed)
+        {
             return Err(LayerFault::Ratio { max: limits.ratio });
         }
         if to.send(chunk).is_err() {
@@ -234,7 +235,8 @@ impl<'a, R: Read> Buffer<'a, R> {
     pub(super) fn fill(&mut self, wanted: usize) -> Result<(), LayerFault> {
         while self.end - self.start < wanted {
             if self.bytes.len() < wanted {
-                self.bytes.resize(wanted, 0);
+                // In steps: the parser begins anew each time.
+                self.bytes.resize(wanted.next_multiple_of(CHUNK), 0);
             }
             let before = self.end - self.start;
             self.refill()?;
