@@ -11,6 +11,8 @@ pub mod etc_files;
 mod executor;
 #[cfg(test)]
 mod fixture;
+#[doc(hidden)]
+pub mod fuzzing;
 pub mod helper;
 pub mod identity;
 mod image_config;

@@ -12,6 +12,7 @@ mod crash;
 mod exec_logs;
 mod hardship;
 mod harness;
+mod hostile;
 mod idempotency;
 mod images;
 mod inside;

@@ -1,9 +1,9 @@
 //! The image store as root: what it unpacks equals what `umoci` unpacks, a killed load leaves no
 //! harm, two loads at once agree, and no archive reaches outside.
 
-mod archive;
+pub(crate) mod archive;
 mod image;
-mod tree;
+pub(crate) mod tree;
 
 use std::fs;
 use std::os::unix::fs::{MetadataExt, PermissionsExt};

@@ -86,7 +86,8 @@ fn inflate(
     limits: &Limits,
 ) -> Result<(), LayerFault> {
     let mut head = [0; Compression::MAGIC];
-    let length = read_full(blob, &mut head).map_err(LayerFault::Stream)?;
+    let (length, read) = read_full(blob, &mut head);
+    read.map_err(LayerFault::Stream)?;
     let head = &head[..length];
     let compression = Compression::of(head);
     let counted = AtomicU64::new(0);
@@ -95,22 +96,28 @@ fn inflate(
     let mut sent = 0u64;
     loop {
         let mut chunk = vec![0; CHUNK];
-        let length = read_full(&mut tar, &mut chunk).map_err(LayerFault::Stream)?;
+        let (length, read) = read_full(&mut tar, &mut chunk);
         if length == 0 {
-            return Ok(());
+            return read.map_err(LayerFault::Stream);
         }
-        chunk.truncate(length);
-        sent += length as u64;
-        if sent > limits.bytes {
-            return Err(LayerFault::Bytes { max: limits.bytes });
-        }
-        if sent > limits.ratio_floor && sent / limits.ratio.max(1) > counted.load(Ordering::Relaxed)
-        {
-            return Err(LayerFault::Ratio { max: limits.ratio });
-        }
+        let room = limits.bytes - sent;
+        chunk.truncate(usize::try_from(room).map_or(length, |room| room.min(length)));
+        sent += chunk.len() as u64;
+        let ratio = limits.ratio.max(1);
+        let fault = if chunk.len() < length {
+            Some(LayerFault::Bytes { max: limits.bytes })
+        } else if sent > limits.ratio_floor && sent / ratio > counted.load(Ordering::Relaxed) {
+            Some(LayerFault::Ratio { max: ratio })
+        } else {
+            read.err().map(LayerFault::Stream)
+        };
         if to.send(chunk).is_err() {
             // The writer gave up and says why.
             return Ok(());
+        }
+        if let Some(fault) = fault {
+            // The writer has all up to here, and so knows the entry.
+            return Err(fault);
         }
     }
 }
@@ -129,18 +136,18 @@ impl<R: Read> Read for Tally<'_, R> {
     }
 }
 
-/// Fills the buffer as far as there is data.
-fn read_full(reader: &mut impl Read, buffer: &mut [u8]) -> io::Result<usize> {
+/// Fills the buffer as far as there is data: how far, and what stopped it other than the end.
+fn read_full(reader: &mut impl Read, buffer: &mut [u8]) -> (usize, io::Result<()>) {
     let mut filled = 0;
     while filled < buffer.len() {
         match reader.read(&mut buffer[filled..]) {
             Ok(0) => break,
             Ok(length) => filled += length,
             Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-            Err(error) => return Err(error),
+            Err(error) => return (filled, Err(error)),
         }
     }
-    Ok(filled)
+    (filled, Ok(()))
 }
 
 /// A reader that hashes and counts what passes.
