@@ -9,6 +9,7 @@ mod common;
 
 mod bad_input;
 mod crash;
+mod differential;
 mod exec_logs;
 mod hardship;
 mod harness;

@@ -23,6 +23,13 @@ pub(crate) fn read(root: &Path) -> Tree {
     found
 }
 
+/// How many names each file has, hidden ones included: only for trees that are no overlay.
+pub(crate) fn link_counts(root: &Path) -> BTreeMap<PathBuf, u64> {
+    let paths = read(root).into_keys().map(|path| (fs::symlink_metadata(root.join(&path)), path));
+    let counts = paths.map(|(about, path)| (path, about.unwrap()));
+    counts.filter(|(_, about)| !about.is_dir()).map(|(path, about)| (path, about.nlink())).collect()
+}
+
 /// Both trees must be the same; says each entry that is not.
 #[track_caller]
 pub(crate) fn assert_same(found: &Tree, want: &Tree, what: &str) {
@@ -59,11 +66,12 @@ fn walk(root: &Path, relative: &Path, files: &mut BTreeMap<(u64, u64), PathBuf>,
         return;
     }
     let mut line = format!(
-        "mode {:o} owner {}:{} mtime {}",
+        "mode {:o} owner {}:{} mtime {}.{:09}",
         about.mode(),
         about.uid(),
         about.gid(),
-        about.mtime()
+        about.mtime(),
+        about.mtime_nsec()
     );
     if kind.is_file() {
         let digest = HEXLOWER.encode(&Sha256::digest(fs::read(&path).unwrap()));
