@@ -55,6 +55,11 @@ def layers():
     block[148:156] = b" " * 8
     block[148:156] = b"%06o\0 " % sum(block[:512])
     yield "sparse-gnu", bytes(block)
+    block[482:483] = b"\1"
+    block[148:156] = b" " * 8
+    block[148:156] = b"%06o\0 " % sum(block[:512])
+    more = bytes(504) + b"\1" + bytes(7)
+    yield "sparse-gnu-no-end", bytes(block[:512]) + more * 20
     yield "replaced", tar(entry("x", data=b"1"), entry("x/", directory), entry("x/y"), entry("x", symlink, link="y"))
     yield "gzip", gzip.compress(tar(entry("a", data=b"x" * 2000)), mtime=0)
 
