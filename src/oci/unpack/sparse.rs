@@ -57,7 +57,8 @@ mod tests {
     #[test]
     fn only_exact_maps_are_let_in() {
         let limits = Limits { bytes: 1_000, ..Limits::default() };
-        let cases: [(&[(u64, u64)], u64, u64, bool); 10] = [
+        type Case<'a> = (&'a [(u64, u64)], u64, u64, bool);
+        let cases: [Case<'_>; 10] = [
             (&[], 0, 0, true),
             (&[], 900, 0, true),
             (&[(0, 5), (10, 5), (20, 0)], 20, 10, true),

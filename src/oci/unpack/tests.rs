@@ -365,7 +365,7 @@ proptest::proptest! {
 fn holes_stay_holes() {
     let place = Place::new();
     let data = |text: &str| [text.as_bytes(), &[0; 512][text.len()..]].concat();
-    let more = [b"00000050000\000000000002\0".as_slice(), &[0; 488]].concat();
+    let more = [b"00000050000\x0000000000002\0".as_slice(), &[0; 488]].concat();
     let layer = tar()
         .gnu_sparse("gnu", (7, 30_000), &[(0, 2), (4_096, 3), (8_192, 0), (9_000, 0)], true)
         .raw(&more)
