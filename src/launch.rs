@@ -3,7 +3,7 @@
 
 use std::fs;
 use std::io;
-use std::net::Ipv4Addr;
+use std::net::{Ipv4Addr, Ipv6Addr};
 use std::path::{Path, PathBuf};
 
 use oci_spec::image::ImageConfiguration;
@@ -109,6 +109,7 @@ pub(crate) struct LaunchImage<'a> {
 /// Where a container stands in its network.
 pub(crate) struct Place {
     pub(crate) ip: Ipv4Addr,
+    pub(crate) ip6: Option<Ipv6Addr>,
     pub(crate) internal: bool,
 }
 
@@ -155,6 +156,7 @@ pub(crate) fn container(
         image: image.image,
         layers: image.layers,
         ip: place.ip,
+        ip6: place.ip6,
         internal: place.internal,
         ready_ports: ready_ports(of_image, options, &process.env)?,
         process,
@@ -329,7 +331,7 @@ mod tests {
             layers: Vec::new(),
             init: None,
         };
-        let place = Place { ip: Ipv4Addr::new(10, 0, 0, 2), internal: false };
+        let place = Place { ip: Ipv4Addr::new(10, 0, 0, 2), ip6: None, internal: false };
         let slug = Slug::new("demo").unwrap();
         let made = container(&Config::default(), &slug, place, image, options, &|_| None);
         made.map(|(container, _)| container)

@@ -1,6 +1,6 @@
 //! `carboy start`.
 
-use std::net::Ipv4Addr;
+use std::net::{Ipv4Addr, Ipv6Addr};
 use std::process::ExitCode;
 
 use carboy::{BundleLaunchSpec, Engine, LaunchOptions, NetworkName, Slug};
@@ -26,6 +26,9 @@ pub(super) struct Args {
     /// The bundle's address
     #[arg(long, value_name = "IP")]
     ip: Ipv4Addr,
+    /// The bundle's IPv6 address; the second of the network's range unless given
+    #[arg(long, value_name = "IP")]
+    ip6: Option<Ipv6Addr>,
     #[command(flatten)]
     launch: LaunchArgs,
 }
@@ -41,6 +44,7 @@ impl Args {
             subnet: network.subnet,
             gateway: network.gateway,
             bundle_ip: self.ip,
+            bundle_ip6: self.ip6,
             daemons_csv,
             environment,
             volumes,

@@ -1,7 +1,7 @@
 //! The container of a bundle as a value: what is wanted, not how it is made. Pure.
 
 use std::collections::BTreeMap;
-use std::net::Ipv4Addr;
+use std::net::{Ipv4Addr, Ipv6Addr};
 use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
@@ -25,6 +25,9 @@ pub struct Container {
     pub netns: PathBuf,
     /// The pinned address, for `/etc/hosts`.
     pub ip: Ipv4Addr,
+    /// The pinned IPv6 address.
+    #[serde(default)]
+    pub ip6: Option<Ipv6Addr>,
     /// No resolver: the network has no way out.
     pub internal: bool,
     /// What runs.
