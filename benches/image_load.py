@@ -84,18 +84,26 @@ def layout(to, tar, blob):
 
 
 def timed(command):
-    """Seconds, and the peak of resident memory in MiB of the command and what it waited for."""
+    """Seconds, and the peak of the command's own resident memory in MiB (VmHWM)."""
     start = time.monotonic()
     pid = os.posix_spawnp(command[0], [str(word) for word in command], os.environ, file_actions=[
         (os.POSIX_SPAWN_OPEN, 1, "/dev/null", os.O_WRONLY, 0),
         (os.POSIX_SPAWN_OPEN, 2, "/dev/null", os.O_WRONLY, 0)])
-    _, status, usage = os.wait4(pid, 0)
-    return time.monotonic() - start, usage.ru_maxrss / 1024, status
+    peak = 0
+    while os.waitid(os.P_PID, pid, os.WEXITED | os.WNOHANG | os.WNOWAIT) is None:
+        for line in pathlib.Path(f"/proc/{pid}/status").read_text().splitlines():
+            if line.startswith("VmHWM:"):
+                peak = int(line.split()[1]) / 1024
+        time.sleep(0.005)
+    seconds = time.monotonic() - start
+    _, status = os.waitpid(pid, 0)
+    return seconds, peak, status
 
 
 def main():
     if len(sys.argv) < 2 or sys.argv[1].startswith("-"):
         sys.exit(__doc__)
+    # What is removed only at the end: ext4 makes files slowly where many were just removed.
     work, rounds = pathlib.Path(sys.argv[1]).resolve(), int((sys.argv[2:] or ["7"])[0])
     carboy, limits = built("carboy"), built("examples/unpack_limits")
     work.mkdir()
@@ -103,7 +111,29 @@ def main():
     try:
         bench(work, rounds, carboy, limits)
     finally:
+        # podman keeps its storage mounted on itself.
+        for mounted in work.glob("*/root/overlay"):
+            subprocess.run(["umount", "--lazy", mounted], stderr=subprocess.DEVNULL)
         shutil.rmtree(work)
+
+
+def tools(carboy, image, archive, form, out):
+    """Each tool's command, with a place of its own."""
+    places = [pathlib.Path(f"{out}-{number}") for number in range(4)]
+    for place in places:
+        place.mkdir()
+    own, podman, umoci, skopeo = places
+    storage = ["--root", podman / "root", "--runroot", podman / "run", "--storage-driver", "overlay"]
+    found = {
+        "carboy image load": [carboy, "--root", own, "--state", own / "state", "image", "load", archive],
+        "podman load": ["podman", *storage, "load", "-i", archive],
+    }
+    if form == "gzip":  # umoci 0.4.7 reads no zstd.
+        copy = (f"skopeo copy -q oci-archive:{archive} oci:{skopeo}/copy:bench &&"
+                f" umoci unpack --image {skopeo}/copy:bench {skopeo}/bundle")
+        found["umoci unpack"] = ["umoci", "unpack", "--image", f"{image}:bench", umoci / "bundle"]
+        found["skopeo copy, umoci unpack"] = ["sh", "-c", copy]
+    return found
 
 
 def bench(work, rounds, carboy, limits):
@@ -116,40 +146,27 @@ def bench(work, rounds, carboy, limits):
         image, archive = work / "image", work / "image.tar"
         layout(image, tar, blob)
         run("tar", "-C", image, "-cf", archive, ".")
-        copy = f"skopeo copy -q oci-archive:{archive} oci:{out}/copy:bench && umoci unpack --image {out}/copy:bench {out}/bundle"
-        storage = ["--root", out / "root", "--runroot", out / "run", "--storage-driver", "overlay"]
-        tools = {
-            "carboy image load": [carboy, "--root", out, "--state", out / "state", "image", "load", archive],
-            "podman load": ["podman", *storage, "load", "-i", archive],
-        }
-        if name == "gzip":  # umoci 0.4.7 reads no zstd.
-            tools["umoci unpack"] = ["umoci", "unpack", "--image", f"{image}:bench", out / "bundle"]
-            tools["skopeo copy, umoci unpack"] = ["sh", "-c", copy]
         times, memory, alone = {}, {}, {}
         for turn in range(rounds + 1):
-            for tool, command in tools.items():
-                out.mkdir()
+            for tool, command in tools(carboy, image, archive, name, work / f"{name}-{turn}").items():
                 os.sync()
                 seconds, peak, status = timed(command)
                 if status != 0:
                     sys.exit(f"{tool} failed")
-                # A peer that keeps its files mounted would keep them from being removed.
-                subprocess.run(["umount", "--lazy", out / "root/overlay"], stderr=subprocess.DEVNULL)
-                shutil.rmtree(out)
                 if turn > 0:  # The first warms the page cache.
                     times.setdefault(tool, []).append(seconds * 1000)
                     memory.setdefault(tool, []).append(peak)
+            out = work / f"{name}-{turn}-limits"
             out.mkdir()
             os.sync()
             for line in run(limits, blob, files, out, stdout=subprocess.PIPE, text=True).stdout.splitlines():
                 spent, what = line.split(" ", 1)
                 alone.setdefault(what, []).append(float(spent))
-            shutil.rmtree(out)
         print(f"\n{name}, blob {blob.stat().st_size / 1e6:.0f} MB; milliseconds, median of {rounds} rounds (least)")
         own = statistics.median(times["carboy image load"])
         for tool, spent in times.items():
             middle = statistics.median(spent)
-            print(f"  {tool:28} {middle:6.0f} ({min(spent):.0f})  x{middle / own:.2f}  peak {max(memory[tool]):.0f} MiB")
+            print(f"  {tool:28} {middle:6.0f} ({min(spent):.0f})  x{middle / own:.2f}  VmHWM {max(memory[tool]):.0f} MiB")
         for what, spent in alone.items():
             print(f"  alone: {what:21} {statistics.median(spent):6.0f} ({min(spent):.0f})  x{statistics.median(spent) / own:.2f}")
         shutil.rmtree(image)
