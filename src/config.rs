@@ -5,6 +5,7 @@ use std::path::PathBuf;
 
 use crate::names::{ContainerName, Prefix};
 use crate::oci::helper::HelperBinary;
+use crate::oci::registry::RegistryConfig;
 use crate::oci::unpack::Limits;
 use crate::plan::Pool;
 
@@ -25,6 +26,8 @@ pub struct Config {
     pub helper: HelperBinary,
     /// What a layer may have; more is refused when an image is loaded.
     pub layer_limits: Limits,
+    /// How image registries are reached.
+    pub registry: RegistryConfig,
 }
 
 impl Default for Config {
@@ -38,6 +41,7 @@ impl Default for Config {
             pool: Pool::default(),
             helper: HelperBinary::default(),
             layer_limits: Limits::default(),
+            registry: RegistryConfig::default(),
         }
     }
 }

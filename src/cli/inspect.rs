@@ -55,6 +55,7 @@ fn launch(container: &Container, show_secrets: bool) -> Value {
         "workdir": container.process.cwd,
         "user": container.process.user,
         "volumes": container.volumes,
+        "tmpfs": container.tmpfs,
         "labels": container.labels,
         "read_only": container.read_only,
         "init": container.init,

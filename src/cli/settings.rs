@@ -5,6 +5,7 @@ use std::num::NonZeroU64;
 use std::path::{Path, PathBuf};
 
 use carboy::fsutil;
+use carboy::oci::registry::RegistryConfig;
 use carboy::oci::unpack::Limits;
 use carboy::plan::Pool;
 use carboy::{Config, Engine, Prefix};
@@ -49,6 +50,8 @@ struct File {
     layer_max_entries: Option<u64>,
     /// How many times its compressed size a large layer may unpack to.
     layer_max_ratio: Option<NonZeroU64>,
+    /// Registries, `host` or `host:port`, that may be spoken to without TLS.
+    insecure_registries: Option<Vec<String>>,
 }
 
 impl GlobalArgs {
@@ -59,6 +62,7 @@ impl GlobalArgs {
         let default = Config::default();
         let pool = pool(&defaults.file, &file, default.pool)?;
         let layer_limits = layer_limits(&file, default.layer_limits);
+        let registry = registry(&defaults.file, &file)?;
         let prefix = match &self.prefix {
             Some(prefix) => Some(prefix.clone()),
             None => variable("CARBOY_PREFIX").map(parse_prefix).transpose()?,
@@ -74,6 +78,7 @@ impl GlobalArgs {
             root: absolute(root.or(file.root).unwrap_or(defaults.root))?,
             pool,
             layer_limits,
+            registry,
             ..default
         }))
     }
@@ -150,6 +155,31 @@ fn layer_limits(file: &File, default: Limits) -> Limits {
         ratio: file.layer_max_ratio.map_or(default.ratio, NonZeroU64::get),
         ..default
     }
+}
+
+/// How registries are reached, by Docker's settings and the usual variables.
+fn registry(path: &Path, file: &File) -> Result<RegistryConfig, Failure> {
+    let insecure = file.insecure_registries.clone().unwrap_or_default();
+    if let Some(wrong) = insecure.iter().find(|host| host.is_empty() || host.contains(['/', ' '])) {
+        return Err(Failure::usage(format!(
+            "configuration file {}: insecure_registries has {wrong:?}, wanted is a host or \
+             host:port",
+            path.display()
+        )));
+    }
+    let home = || variable("HOME").map(|home| Path::new(&home).join(".docker"));
+    let docker = variable("DOCKER_CONFIG").map(PathBuf::from).or_else(home);
+    let first = |names: [&str; 2]| {
+        names.into_iter().find_map(variable).and_then(|value| value.into_string().ok())
+    };
+    let no_proxy = first(["NO_PROXY", "no_proxy"]).unwrap_or_default();
+    Ok(RegistryConfig {
+        docker_config: docker.map(|directory| directory.join("config.json")),
+        insecure,
+        proxy: first(["HTTPS_PROXY", "https_proxy"]),
+        no_proxy: no_proxy.split(',').map(|host| host.trim().to_owned()).collect(),
+        ..RegistryConfig::default()
+    })
 }
 
 /// Helper processes run in another directory.

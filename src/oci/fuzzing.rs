@@ -7,13 +7,17 @@ use std::os::fd::{AsFd, AsRawFd};
 use std::path::Path;
 
 use super::image_config;
-use super::layout;
 use super::manifest::{Document, Platform, select};
 use super::reference::Reference;
 use super::source::Source;
 use super::unpack::{Form, Limits, remove_tree, unpack};
 
 const VICTIM: &str = "untouched";
+
+/// Far below the defaults: a layer of the fuzzer is small, and each run must be short.
+fn limits() -> Limits {
+    Limits { bytes: 4 << 20, entries: 2_000, depth: 32, ratio: 50, ratio_floor: 1 << 20 }
+}
 
 /// Unpacks `data` as a layer into a directory of its own in `scratch`.
 ///
@@ -25,11 +29,8 @@ pub fn layer(data: &[u8], scratch: &Path) {
     fs::write(&victim, VICTIM).unwrap();
     let into = scratch.join("layer");
     fs::create_dir(&into).unwrap();
-    // Far below the defaults: a layer of the fuzzer is small, and each run must be short.
-    let limits =
-        Limits { bytes: 4 << 20, entries: 2_000, depth: 32, ratio: 50, ratio_floor: 1 << 20 };
     let directory = File::open(&into).unwrap();
-    drop(unpack(data, directory.as_fd(), &[], Form::Rootless, &limits));
+    drop(unpack(data, directory.as_fd(), &[], Form::Rootless, &limits()));
     assert_eq!(fs::read_to_string(&victim).unwrap(), VICTIM, "the layer wrote outside");
     let beside = fs::read_dir(scratch).unwrap().count();
     assert_eq!(beside, 2, "the layer made something outside");
@@ -60,10 +61,9 @@ pub fn archive(data: &[u8], scratch: &Path) {
     file.write_all(data).unwrap();
     let path = format!("/proc/self/fd/{}", file.as_raw_fd());
     let source = Source::open(Path::new(&path)).unwrap();
-    let Ok(contents) = source.contents(scratch) else { return };
-    let Ok(images) = layout::images(&contents, &Platform::host()) else { return };
-    for layer in images.iter().flat_map(|image| &image.layers) {
-        if let Ok(Some(section)) = contents.open(&layer.name) {
+    let Ok(found) = source.images(scratch, &Platform::host(), &limits()) else { return };
+    for layer in found.images.iter().flat_map(|image| &image.layers) {
+        if let Ok(Some(section)) = found.contents.open(&layer.name) {
             drop(section.take(1 << 20).read_to_end(&mut Vec::new()));
         }
     }

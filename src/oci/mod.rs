@@ -1,6 +1,7 @@
 //! Images and containers: the store, the unpacked layers, the runtime specification, libcontainer.
 
 mod archive;
+mod bounded;
 pub mod capabilities;
 pub(crate) mod cgroup;
 pub(crate) mod container;
@@ -13,6 +14,7 @@ mod executor;
 mod fixture;
 #[doc(hidden)]
 pub mod fuzzing;
+pub mod healthcheck;
 pub mod helper;
 pub mod identity;
 mod image_config;
@@ -22,7 +24,9 @@ pub mod log;
 mod manifest;
 pub mod process;
 pub mod reference;
+pub mod registry;
 mod rootfs;
+pub mod rootfs_image;
 mod runtime;
 mod runtime_error;
 pub mod runtime_spec;
@@ -32,9 +36,13 @@ pub mod source;
 pub mod spec;
 pub mod status;
 pub mod store;
+pub mod transport;
+mod tree_tar;
 pub mod unpack;
 pub mod user;
+mod variant;
 pub mod volume;
 
 pub use self::error::StoreError;
+pub use self::registry::RegistryError;
 pub use self::runtime_error::RuntimeError;

@@ -29,8 +29,8 @@ use self::entry::{Entry, What};
 pub use self::fault::LayerFault;
 pub(in crate::oci) use self::lower::{Lower, lookup};
 pub(in crate::oci) use self::remove::remove_tree;
-pub(in crate::oci) use self::stream::{Compression, copy_limited};
-use self::stream::{Hashed, Inflated};
+use self::stream::Inflated;
+pub(in crate::oci) use self::stream::{Compression, Hashed, copy_limited};
 use super::digest::Digest;
 
 /// Bounds on a layer; what exceeds them is refused. The defaults are far above real images.
