@@ -1,6 +1,6 @@
 //! Unpacks one layer into a directory of its own, in the form overlayfs wants a lower layer.
 //!
-//! Two threads: one reads, hashes and inflates the blob, the other hashes the tar and writes the
+//! Two threads: one reads and inflates the blob and hashes both it and the tar, the other writes the
 //! files; a third would gain nothing. What an entry is and whether it is allowed is decided in
 //! `entry`, without I/O; `tree` does the writing and lets the kernel resolve every path
 //! inside the layer's directory (`openat2` with `RESOLVE_IN_ROOT`), so a symbolic link of the
@@ -122,7 +122,7 @@ pub fn unpack(
                 let fault = LayerFault::Io { action: "start a thread", source };
                 Failure { blob: None, entry: String::new(), fault }
             })?;
-        let mut tar = Hashed::new(Inflated::new(receiver));
+        let mut tar = Inflated::new(receiver);
         let mut writer = Writer {
             tree: tree::Tree::new(into, lower, form),
             notes: Notes::default(),
@@ -132,13 +132,14 @@ pub fn unpack(
             limits,
         };
         let written = writer.run(&mut tar).and_then(|()| {
-            // What follows the end marker counts for the digest, too.
+            // What follows the end marker is hashed, too: the reader must not be stopped.
             io::copy(&mut tar, &mut io::sink())
                 .map_err(|source| LayerFault::Io { action: "read the layer", source })
         });
-        let (diff_id, tar_size) = tar.finish();
-        // The receiver is gone now, so the reader hashes what is left of the blob and ends.
+        // Without a receiver the reader only hashes what is left of the blob, and ends.
+        drop(tar);
         let pumped = reader.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic));
+        let stream::Pumped { diff_id, tar_size, .. } = pumped;
         let entry = std::mem::take(&mut writer.entry);
         // A fault of the stream explains the one of the tar that ended too early.
         let outcome = pumped.outcome.and(written).and_then(|_| writer.tree.finish());

@@ -1,5 +1,5 @@
-//! The reading half of unpacking: blob → digest → inflated bytes, on a thread of its own, and
-//! the buffer from which the writing half reads the tar.
+//! The reading half of unpacking: blob → digest → inflated bytes → digest, on a thread of its own,
+//! and the buffer from which the writing half reads the tar.
 
 use std::io::{self, BufRead, BufReader, Read, Write};
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -61,6 +61,10 @@ impl Compression {
 pub(super) struct Pumped {
     /// Of the whole blob; `None` if it could not be read to its end.
     pub(super) digest: Option<Digest>,
+    /// Of the tar, as far as it was inflated.
+    pub(super) diff_id: Digest,
+    /// Its size in bytes, as far as it was inflated.
+    pub(super) tar_size: u64,
     /// Whether the stream was sound and within the limits.
     pub(super) outcome: Result<(), LayerFault>,
 }
@@ -69,21 +73,28 @@ pub(super) struct Pumped {
 /// stream is bad, the rest of the blob is still hashed: a wrong digest explains most faults.
 pub(super) fn pump(blob: impl Read + Send, to: SyncSender<Vec<u8>>, limits: &Limits) -> Pumped {
     let mut blob = Hashed::new(blob);
-    let outcome = inflate(&mut blob, &to, limits);
+    let mut tar = sha2::Sha256::new();
+    let mut tar_size = 0;
+    let mut outcome = inflate(&mut blob, &to, limits, |chunk| {
+        tar.update(chunk);
+        tar_size += chunk.len() as u64;
+    });
     drop(to);
-    match io::copy(&mut blob, &mut io::sink()) {
-        Ok(_) => Pumped { digest: Some(blob.finish().0), outcome },
-        Err(source) => Pumped {
-            digest: None,
-            outcome: outcome.and(Err(LayerFault::Io { action: "read the layer", source })),
-        },
-    }
+    let digest = match io::copy(&mut blob, &mut io::sink()) {
+        Ok(_) => Some(blob.finish().0),
+        Err(source) => {
+            outcome = outcome.and(Err(LayerFault::Io { action: "read the layer", source }));
+            None
+        }
+    };
+    Pumped { digest, diff_id: Digest::from_hash(&tar.finalize().into()), tar_size, outcome }
 }
 
 fn inflate(
     blob: &mut Hashed<impl Read + Send>,
     to: &SyncSender<Vec<u8>>,
     limits: &Limits,
+    mut see: impl FnMut(&[u8]),
 ) -> Result<(), LayerFault> {
     let mut head = [0; Compression::MAGIC];
     let (length, read) = read_full(blob, &mut head);
@@ -111,6 +122,7 @@ fn inflate(
         } else {
             read.err().map(LayerFault::Stream)
         };
+        see(&chunk);
         if to.send(chunk).is_err() {
             // The writer gave up and says why.
             return Ok(());
