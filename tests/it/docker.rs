@@ -94,7 +94,7 @@ impl<'a> Docker<'a> {
 /// Fetches from inside the bottle's namespace; whose address the server saw.
 fn fetch(host: &TestHost, slug: &str, server: &str) -> Option<String> {
     let netns = format!("claude-bottle-sidecars-{slug}");
-    let url = format!("http://{server}/");
+    let url = format!("http://{server}");
     let output = host.netns_run(&netns, ["timeout", "3", "busybox", "wget", "-q", "-O", "-", &url]);
     (output.exit_code() == Some(0)).then(|| output.stdout().trim().to_owned())
 }
@@ -131,6 +131,14 @@ fn bottles_and_containers_work_side_by_side() {
     // What comes unasked is not let in by the rules in Docker's chain.
     let daemon = format!("{}:{HEALTH}", text(&bottle, "bundle_ip"));
     assert!(docker.ask(&daemon).is_err(), "the container {container} reaches the bottle");
+    // The other way is open, as to any network the host routes to, until the administrator says no.
+    let reaches = || fetch(&host, "demo", &format!("{container}:80/busybox")).is_some();
+    assert!(reaches(), "{container}");
+    let drop_it = ["-i", "cb-+", "-o", "docker0", "-j", "DROP"];
+    host.run([&["iptables", "-I", "DOCKER-USER"], &drop_it[..]].concat()).ok();
+    assert!(!reaches(), "{container}");
+    assert_eq!(fetch(&host, "demo", &server), Some(HOST.to_string()));
+    host.run([&["iptables", "-D", "DOCKER-USER"], &drop_it[..]].concat()).ok();
     assert_eq!(up(&host, &["demo"])["changed"], false);
     host.carboy(&["verify"]).ok();
 

@@ -9,12 +9,14 @@ mod common;
 
 mod bad_input;
 mod crash;
+mod differential;
 mod docker;
 mod drift;
 mod exec_logs;
 mod firewalld;
 mod hardship;
 mod harness;
+mod hostile;
 mod idempotency;
 mod image_config;
 mod images;
