@@ -174,7 +174,7 @@ impl Engine {
         let state = container.state.clone();
         let (resolv_conf, note) = resolv_conf(container.internal);
         host.resolv_conf = resolv_conf;
-        host.netns = live_netns(&container)?;
+        host.netns = super::verify::live_netns(&container)?;
         let mut record = BundleRecord {
             phase: Phase::Applying,
             slug: container.slug.clone(),
@@ -351,15 +351,6 @@ impl Engine {
         let (container, started) = self.running(slug)?;
         Ok(helper::exec(&self.config.helper, &container, &started, request, streams)?)
     }
-}
-
-/// The network namespace of the container, while it runs: what keeps it whose mount somebody has
-/// taken away.
-pub(super) fn live_netns(container: &Container) -> Result<Option<fs::File>, Error> {
-    Ok(match ContainerState::read(&container.state)? {
-        ContainerState::Running(started) => started.open_netns(),
-        _ => None,
-    })
 }
 
 /// Refuses bounds that this host's control groups cannot enforce.

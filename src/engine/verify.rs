@@ -1,12 +1,16 @@
 //! Bottles that are there, compared with their records: `verify` says what differs, `reload` puts
 //! the network back.
 
+use std::fs::File;
+
 use serde::Serialize;
 
 use super::{Engine, Error, settle};
 use crate::names::{ContainerName, NetworkName, Slug};
 use crate::net::overlap::default_route;
 use crate::net::passage;
+use crate::oci::spec::Container;
+use crate::oci::status::ContainerState;
 use crate::presence::Drift;
 use crate::reconcile::{self, Expect, Transaction};
 use crate::resource::Resource;
@@ -105,7 +109,7 @@ impl Engine {
         let mut host = self.host();
         let (_, mut changed) = self.restore_network(&mut host, record)?;
         if let Some(record) = bundle_record {
-            host.netns = record.container().map(super::bundle::live_netns).transpose()?.flatten();
+            host.netns = record.container().map(live_netns).transpose()?.flatten();
             let own: Vec<Resource> = record
                 .resources
                 .iter()
@@ -148,6 +152,15 @@ impl Engine {
             records => Ok(records),
         }
     }
+}
+
+/// The network namespace of the container, while it runs: what keeps it whose mount somebody has
+/// taken away.
+pub(super) fn live_netns(container: &Container) -> Result<Option<File>, Error> {
+    Ok(match ContainerState::read(&container.state)? {
+        ContainerState::Running(started) => started.open_netns(),
+        _ => None,
+    })
 }
 
 /// The next `up` follows the default route to another device.
