@@ -80,6 +80,8 @@ impl Host for KernelHost<'_> {
             Resource::Netns(r) => net::netns::create(r)?,
             Resource::PortRules(r) => net::port_rules::create(r)?,
             Resource::Veth(r) => net::veth::create(r)?,
+            Resource::GuestRules(r) => net::guest_rules::create(r)?,
+            Resource::GuestPeer(r) => net::guest_peer::create(r)?,
             Resource::Container(c) => {
                 let prepared = self.prepared.remove(&c.name);
                 container::create(c, self.binary, prepared, &self.resolv_conf)?
@@ -96,6 +98,8 @@ impl Host for KernelHost<'_> {
             Resource::Netns(r) => net::netns::observe(r)?,
             Resource::PortRules(r) => net::port_rules::observe(r)?,
             Resource::Veth(r) => net::veth::observe(r)?,
+            Resource::GuestRules(r) => net::guest_rules::observe(r)?,
+            Resource::GuestPeer(r) => net::guest_peer::observe(r)?,
             Resource::Container(c) => container::observe(c)?,
         })
     }
@@ -109,6 +113,8 @@ impl Host for KernelHost<'_> {
             Resource::Netns(r) => net::netns::repair(r, drift)?,
             Resource::PortRules(r) => net::port_rules::repair(r, drift)?,
             Resource::Veth(r) => net::veth::repair(r, drift)?,
+            Resource::GuestRules(r) => net::guest_rules::repair(r, drift)?,
+            Resource::GuestPeer(r) => net::guest_peer::repair(r, drift)?,
             Resource::Container(c) => {
                 let prepared = self.prepared.remove(&c.name);
                 container::repair(c, self.binary, prepared, &self.resolv_conf)?;
@@ -126,6 +132,8 @@ impl Host for KernelHost<'_> {
             Resource::Netns(r) => net::netns::remove(r)?,
             Resource::PortRules(r) => net::port_rules::remove(r)?,
             Resource::Veth(r) => net::veth::remove(r)?,
+            Resource::GuestRules(r) => net::guest_rules::remove(r)?,
+            Resource::GuestPeer(r) => net::guest_peer::remove(r)?,
             Resource::Container(c) => container::remove(c, self.grace)?,
         })
     }

@@ -5,7 +5,9 @@ use std::fmt;
 use serde::{Deserialize, Serialize};
 
 use crate::error::Classify;
-use crate::net::spec::{Bridge, BridgeRules, Firewall, Netns, PortRules, Uplink, Veth};
+use crate::net::spec::{
+    Bridge, BridgeRules, Firewall, GuestPeer, GuestRules, Netns, PortRules, Uplink, Veth,
+};
 use crate::oci::spec::Container;
 use crate::presence::{Creation, Drift, Presence, Removal};
 
@@ -27,6 +29,10 @@ pub enum Resource {
     PortRules(PortRules),
     /// The bundle's veth pair and everything inside its namespace.
     Veth(Veth),
+    /// The guest's port: its firewall entries.
+    GuestRules(GuestRules),
+    /// The bundle's neighbour entry for the guest.
+    GuestPeer(GuestPeer),
     /// The bundle's container and its monitor.
     Container(Box<Container>),
 }
@@ -41,6 +47,10 @@ impl fmt::Display for Resource {
             Self::Netns(n) => write!(f, "network namespace {}", n.name),
             Self::PortRules(r) => write!(f, "firewall entries of port {}", r.veth),
             Self::Veth(v) => write!(f, "veth pair {} ({})", v.name, v.container),
+            Self::GuestRules(r) => write!(f, "firewall entries of guest port {}", r.veth),
+            Self::GuestPeer(p) => {
+                write!(f, "neighbour {} in {}", p.guest.ip, p.netns.display())
+            }
             Self::Container(c) => write!(f, "container {}", c.name),
         }
     }

@@ -357,6 +357,7 @@ mod tests {
             log_group: None,
             mtu: 1500,
             uplink: None,
+            guest: None,
         };
         NetworkRecord { phase: Phase::Applying, resources: plan::network(&spec), spec }
     }

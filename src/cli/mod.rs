@@ -4,6 +4,8 @@
 mod down;
 mod exec;
 mod exit;
+mod guest;
+mod guest_args;
 mod image;
 mod inspect;
 mod launch_args;
@@ -50,6 +52,7 @@ enum Verb {
     Ps(ps::Args),
     Inspect(inspect::Args),
     Network(network::Args),
+    Guest(guest::Args),
     Image(image::Args),
     Name(name::Args),
 }
@@ -94,6 +97,7 @@ impl Verb {
             Self::Ps(args) => args.run(engine, output),
             Self::Inspect(args) => args.run(engine, output),
             Self::Network(args) => args.run(engine, output),
+            Self::Guest(args) => args.run(engine, output),
             Self::Image(args) => args.run(engine, output),
             Self::Name(args) => args.run(engine, output),
         }

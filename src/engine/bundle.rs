@@ -47,6 +47,8 @@ pub struct StopReport {
     pub slug: Slug,
     /// Whether there was anything to stop.
     pub changed: bool,
+    /// What the user should know.
+    pub notes: Vec<String>,
 }
 
 /// A bundle that is in place.
@@ -84,7 +86,7 @@ impl Engine {
         name: &ContainerName,
         inherited: &impl Fn(&str) -> Option<String>,
     ) -> Result<Placed, Error> {
-        let Some(network) = self.state.network(&spec.network)? else {
+        let Some(mut network) = self.state.network(&spec.network)? else {
             return Err(Error::NoNetwork { name: spec.network.to_string() });
         };
         let addresses = network.spec.addresses;
@@ -107,6 +109,9 @@ impl Engine {
         {
             return Err(Error::AddressInUse { ip, by: by.to_string() });
         }
+        if let Some(guest) = network.spec.guest.as_ref().filter(|guest| guest.ip == ip) {
+            return Err(Error::AddressInUse { ip, by: guest.name.to_string() });
+        }
         let options = spec.options();
         let embedded = Embedded::Unpack;
         let ip6 = super::network::bundle_ip6(&network.spec, spec.bundle_ip6)?;
@@ -118,6 +123,10 @@ impl Engine {
         if old.is_some() {
             // A start that a crash cut short: its name is free, what is left of it is not wanted.
             self.clear_bundle(&mut host, name, None, Duration::ZERO)?;
+        }
+        if spec.network == self.config.prefix.network(&spec.slug) {
+            let guest = self.wanted_guest(&network.spec, &spec.slug, None, ip, ip6)?;
+            (network, _) = self.ensure_guest(&mut host, network, guest.as_ref())?;
         }
         host.prepare(name)?;
         self.place(&mut host, &network.spec, container, None, notes)
@@ -230,7 +239,8 @@ impl Engine {
         let lock = self.state.lock_bundle(&name)?;
         let removed = self.remove_bundle_locked(&name, Some(slug), grace);
         let released = self.release_bundle(&name, lock);
-        Ok(StopReport { slug: slug.clone(), changed: settle(removed, released)? })
+        let changed = settle(removed, released)?;
+        Ok(StopReport { slug: slug.clone(), changed, notes: Vec::new() })
     }
 
     /// The same for a caller that holds the bundle's lock.

@@ -69,7 +69,7 @@ pub enum Error {
     /// The bottle or network exists, and is another one than asked for.
     #[error("{what} {name} exists, with {}", differences.join(", "))]
     Conflict {
-        /// `bundle` or `network`.
+        /// `bundle`, `network` or `guest`.
         what: &'static str,
         /// Its name.
         name: String,
@@ -221,6 +221,9 @@ impl Classify for Error {
             }
             Self::Conflict { what: "bundle", .. } => {
                 Some("`up --replace` replaces it, `down` removes it".to_owned())
+            }
+            Self::Conflict { what: "guest", .. } => {
+                Some("`--replace` replaces it, `carboy guest detach SLUG` removes it".to_owned())
             }
             Self::Conflict { .. } => Some("remove it first, or choose another name".to_owned()),
             Self::NameTaken { .. } => Some("`carboy stop SLUG` frees the name".to_owned()),

@@ -6,6 +6,7 @@
 mod bottle;
 mod bundle;
 mod error;
+mod guest;
 mod images;
 mod network;
 mod ready;
@@ -23,6 +24,7 @@ use crate::{privileges, reconcile};
 pub use self::bottle::{PlanReport, UpReport};
 pub use self::bundle::{StartReport, StopReport};
 pub use self::error::Error;
+pub use self::guest::{DetachReport, GuestReport};
 pub use self::network::{NetworkReport, NetworkRequest};
 pub use self::view::{BottleState, BottleStatus, Listing, NetworkStatus};
 

@@ -7,7 +7,7 @@ use ipnet::{Ipv4Net, Ipv6Net};
 
 use super::{Engine, Error, rolled_back, settle};
 use crate::host::{HostError, KernelHost};
-use crate::names::NetworkName;
+use crate::names::{NetworkName, Slug};
 use crate::net::overlap::{self, default_route};
 use crate::net::policy::NetworkPolicy;
 use crate::plan;
@@ -124,6 +124,16 @@ impl Engine {
             return Err(Error::Conflict { what: "network", name, differences });
         }
         let record = self.follow_uplink(record)?;
+        self.bring_up(host, record)
+    }
+
+    /// Brings a network with a record to its planned state, its guest side included. The caller
+    /// holds the network's lock.
+    pub(super) fn bring_up(
+        &self,
+        host: &mut KernelHost<'_>,
+        record: NetworkRecord,
+    ) -> Result<Ensured, Error> {
         let expect = match record.phase {
             Phase::Done => Expect::Existing,
             Phase::Applying => Expect::Fresh,
@@ -148,7 +158,7 @@ impl Engine {
 
     /// The record with the device that leads out now: the host's default route may have moved.
     /// Forwarding on the old device goes with the last bottle.
-    fn follow_uplink(&self, record: NetworkRecord) -> Result<NetworkRecord, Error> {
+    pub(super) fn follow_uplink(&self, record: NetworkRecord) -> Result<NetworkRecord, Error> {
         let uplink = default_route()?.map(|route| route.device);
         if uplink == record.spec.uplink {
             return Ok(record);
@@ -212,6 +222,7 @@ impl Engine {
             log_group: None,
             mtu: request.mtu.or(route.as_ref().map(|r| r.mtu)).unwrap_or(DEFAULT_MTU),
             uplink: route.map(|r| r.device),
+            guest: None,
         })
     }
 
@@ -283,7 +294,9 @@ impl Engine {
     pub(super) fn presumed_spec(&self, name: &NetworkName) -> Result<NetworkSpec, Error> {
         let subnet = self.config.pool.candidates(name.as_str()).next();
         let subnet = subnet.ok_or(Error::PoolExhausted { pool: self.config.pool.range })?;
-        Ok(NetworkSpec {
+        let prefix = format!("{}-bundle-", self.config.prefix);
+        let slug = name.as_str().strip_prefix(&prefix).and_then(|s| Slug::new(s).ok());
+        let mut spec = NetworkSpec {
             name: name.clone(),
             addresses: NetworkAddresses::new(subnet, None)?,
             addresses6: None,
@@ -291,7 +304,10 @@ impl Engine {
             log_group: None,
             mtu: DEFAULT_MTU,
             uplink: default_route()?.map(|r| r.device),
-        })
+            guest: None,
+        };
+        spec.guest = slug.map(|slug| self.presumed_guest(&slug, &spec));
+        Ok(spec)
     }
 }
 
@@ -366,7 +382,20 @@ pub(super) fn bundle_ip6(
     }
 }
 
-fn list(items: &[impl std::fmt::Display]) -> String {
+/// The guest's IPv6 address beside the bundle's: none where the bundle has none.
+pub(super) fn guest_ip6(
+    network: &NetworkSpec,
+    bundle: Option<Ipv6Addr>,
+    ip: Option<Ipv6Addr>,
+) -> Result<Option<Ipv6Addr>, AddressError6> {
+    match (network.addresses6.zip(bundle), ip) {
+        (Some((addresses, bundle)), ip) => addresses.guest_ip(bundle, ip).map(Some),
+        (None, Some(ip)) => Err(AddressError6::NoSubnet { role: "guest IP", ip }),
+        (None, None) => Ok(None),
+    }
+}
+
+pub(super) fn list(items: &[impl std::fmt::Display]) -> String {
     let items: Vec<String> = items.iter().map(ToString::to_string).collect();
     if items.is_empty() { "none".to_owned() } else { items.join(" ") }
 }

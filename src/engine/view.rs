@@ -297,6 +297,7 @@ fn network_of(record: &BundleRecord) -> Option<NetworkSpec> {
         log_group: None,
         mtu: veth.mtu,
         uplink: None,
+        guest: None,
     })
 }
 

@@ -195,9 +195,9 @@ pub(crate) fn set_forwarding(index: u32, mode: u32, rp_filter: Option<u32>) -> R
 
 /// The flags of a bundle's port: it talks to the bridge alone; what it may send from is the static
 /// FDB entry (`locked`), and nothing unknown is sent to it.
-pub(crate) fn set_port_flags(index: u32) -> Request {
+pub(crate) fn set_port_flags(index: u32, isolated: bool) -> Request {
     let message = LinkBridgePort::new(index)
-        .isolated(true)
+        .isolated(isolated)
         .learning(false)
         .locked(true)
         .hairpin(false)

@@ -17,6 +17,8 @@ mod elements;
 mod error;
 mod facts;
 pub mod firewall;
+pub mod guest_peer;
+pub mod guest_rules;
 mod link;
 mod netlink;
 pub mod netns;

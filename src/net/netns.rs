@@ -224,6 +224,34 @@ pub fn repair(spec: &Netns, drift: &[Drift]) -> Result<(), Error> {
     })
 }
 
+/// The processes in the namespace at this path, sorted; none if there is no namespace.
+///
+/// # Errors
+/// If /proc cannot be read.
+pub fn processes(path: &Path) -> Result<Vec<u32>, Error> {
+    let object = format!("network namespace {}", path.display());
+    let failed = |e| Error::file(&object, "find the processes in", e);
+    let namespace = match open(path) {
+        Ok(file) => file.metadata().map_err(failed)?.ino(),
+        Err(Error::Missing { .. }) => return Ok(Vec::new()),
+        Err(error) => return Err(error),
+    };
+    let mut inside = Vec::new();
+    for entry in fs::read_dir("/proc").map_err(failed)? {
+        let entry = entry.map_err(failed)?;
+        let Some(pid) = entry.file_name().to_str().and_then(|name| name.parse().ok()) else {
+            continue;
+        };
+        // One that ended meanwhile is in no namespace.
+        let of = fs::metadata(entry.path().join("ns/net"));
+        if of.is_ok_and(|of| of.ino() == namespace) {
+            inside.push(pid);
+        }
+    }
+    inside.sort_unstable();
+    Ok(inside)
+}
+
 /// Removes the namespace's mount and file. The namespace itself goes with the last process in it.
 ///
 /// # Errors

@@ -88,6 +88,7 @@ fn meta_key(key: Meta) -> MetaKey {
         Meta::Oifname => MetaKey::Oifname,
         Meta::Nfproto => MetaKey::Nfproto,
         Meta::Protocol => MetaKey::EtherTypeProtocol,
+        Meta::L4proto => MetaKey::L4Proto,
     }
 }
 
@@ -102,6 +103,7 @@ fn encode_one(expression: &Expression) -> Expressions {
             Payload::Base(match base {
                 Header::Link => 0,
                 Header::Network => 1,
+                Header::Transport => 2,
             }),
             Payload::Offset(*offset),
             Payload::Len(*length),
@@ -176,6 +178,7 @@ fn decode_meta(attributes: &[MetaAttribute]) -> Option<Expression> {
             MetaAttribute::Key(MetaKey::Oifname) => key = Some(Meta::Oifname),
             MetaAttribute::Key(MetaKey::Nfproto) => key = Some(Meta::Nfproto),
             MetaAttribute::Key(MetaKey::EtherTypeProtocol) => key = Some(Meta::Protocol),
+            MetaAttribute::Key(MetaKey::L4Proto) => key = Some(Meta::L4proto),
             MetaAttribute::DestinationRegister(register) => to = Some(word_number(*register)),
             _ => return None,
         }
@@ -189,6 +192,7 @@ fn decode_payload(attributes: &[Payload]) -> Option<Expression> {
         match attribute {
             Payload::Base(0) => base = Some(Header::Link),
             Payload::Base(1) => base = Some(Header::Network),
+            Payload::Base(2) => base = Some(Header::Transport),
             Payload::Offset(n) => offset = Some(*n),
             Payload::Len(n) => length = Some(*n),
             Payload::DestinationRegister(register) => to = Some(word_number(*register)),

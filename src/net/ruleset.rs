@@ -7,12 +7,14 @@
 
 mod element;
 mod expression;
+mod guest;
 
 pub use element::{
     Element, bridge_element, bridge_elements, guarded_element, ifname_of, internal_element,
     port_elements,
 };
 pub use expression::{Conntrack, Expression, Header, Meta};
+pub use guest::{GUEST_SETS, guest_elements, guest_words};
 
 use crate::names::{BRIDGE_IFNAME_PREFIX, VETH_IFNAME_PREFIX};
 
@@ -71,6 +73,12 @@ pub enum KeyPart {
     EtherAddr,
     /// An IPv4 address, 4 bytes.
     Ipv4Addr,
+    /// An IPv6 address, 16 bytes.
+    Ipv6Addr,
+    /// A transport protocol's number, 1 byte.
+    Protocol,
+    /// A port, 2 bytes.
+    Port,
 }
 
 impl KeyPart {
@@ -81,6 +89,9 @@ impl KeyPart {
             Self::Ifname => (41, 16),
             Self::EtherAddr => (9, 8),
             Self::Ipv4Addr => (7, 4),
+            Self::Ipv6Addr => (8, 16),
+            Self::Protocol => (12, 4),
+            Self::Port => (13, 4),
         }
     }
 }
@@ -163,6 +174,7 @@ fn inet() -> Table {
             Set { name: INTERNAL, key: &[KeyPart::Ifname] },
             Set { name: BRIDGES, key: &[KeyPart::Ifname] },
             Set { name: GUARDED, key: &[KeyPart::Ifname] },
+            guest::bridged_set(),
         ],
         chains: vec![
             chain("from", None, from_rules()),
@@ -188,6 +200,7 @@ fn inet() -> Table {
 
 fn forward_rules() -> Vec<Rule> {
     vec![
+        guest::bridged_rule(),
         rule("from bundles", [iifname_is_bridge(), jump("from")]),
         rule("to bundles", [oifname_is_bridge(), jump("to")]),
         // Forwarding is on there for the bundles' replies alone.
@@ -258,12 +271,12 @@ fn bridge() -> Table {
         Expression::Meta { key: Meta::Iifname, to: 0 },
         Expression::Equal(VETH_IFNAME_PREFIX.into()),
     ];
-    Table {
+    let mut sets =
+        vec![Set { name: L2, key: &[KeyPart::Ifname, KeyPart::EtherAddr, KeyPart::Ipv4Addr] }];
+    sets.extend(guest::sets());
+    let mut table = Table {
         family: Family::Bridge,
-        sets: vec![Set {
-            name: L2,
-            key: &[KeyPart::Ifname, KeyPart::EtherAddr, KeyPart::Ipv4Addr],
-        }],
+        sets,
         chains: vec![
             Chain { name: "port", base: None, rules: port_rules },
             Chain {
@@ -276,7 +289,9 @@ fn bridge() -> Table {
                 rules: vec![rule("from bundles", [is_port, jump("port")])],
             },
         ],
-    }
+    };
+    table.chains.extend(guest::chains());
+    table
 }
 
 fn rule(comment: &'static str, parts: impl IntoIterator<Item = Vec<Expression>>) -> Rule {

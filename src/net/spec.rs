@@ -7,7 +7,7 @@ use std::path::PathBuf;
 use ipnet::{Ipv4Net, Ipv6Net};
 use serde::{Deserialize, Serialize};
 
-use crate::names::{ContainerName, IfName, NetworkName};
+use crate::names::{EndName, IfName, NetworkName};
 use crate::net::policy::{Egress, HostPort};
 
 /// The name of the interface inside a bundle.
@@ -149,19 +149,21 @@ pub struct BridgeRules {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Netns {
     /// Its name.
-    pub name: ContainerName,
+    pub name: EndName,
     /// Where it is mounted: `/run/netns/<name>`.
     pub path: PathBuf,
 }
 
 /// A veth pair: the host end is a port of the bridge, the other end is `eth0` inside the namespace
 /// with the pinned address, the default route and permanent neighbour entries on both sides.
+///
+/// A guest's pair is the same, with its bundle in the gateway's place and no default route.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Veth {
     /// The host's end, `cv-…`.
     pub name: IfName,
-    /// The container's name, which is the host end's altname.
-    pub container: ContainerName,
+    /// The container's or the guest's name, which is the host end's altname.
+    pub container: EndName,
     /// The bridge it is a port of.
     pub bridge: IfName,
     /// The bridge's address on the wire, for the neighbour entry inside.
@@ -184,6 +186,9 @@ pub struct Veth {
     pub gateway6: Option<Ipv6Addr>,
     /// No default route.
     pub internal: bool,
+    /// Whether the port may exchange frames with isolated ports: a guest's with its bundle's.
+    #[serde(default)]
+    pub meets_ports: bool,
     /// In bytes.
     pub mtu: u32,
     /// The link group of the network.
@@ -204,6 +209,42 @@ pub struct PortRules {
     /// The only IPv6 source address; no IPv6 at all if `None`.
     #[serde(default)]
     pub ip6: Option<Ipv6Addr>,
+}
+
+/// What the shared firewall tables hold about a guest's port: whom it may reach.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct GuestRules {
+    /// The bridge.
+    pub bridge: IfName,
+    /// The host's end of the guest's veth pair.
+    pub veth: IfName,
+    /// The guest's own end.
+    pub guest: End,
+    /// The bundle, the only one it may reach.
+    pub bundle: End,
+    /// The bundle's ports that are open to the guest; every TCP port if there is none.
+    pub ports: Vec<HostPort>,
+}
+
+/// One end of a wire: its addresses.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct End {
+    /// On the wire.
+    pub mac: MacAddr,
+    /// The pinned IPv4 address.
+    pub ip: Ipv4Addr,
+    /// The pinned IPv6 address; no IPv6 if `None`.
+    #[serde(default)]
+    pub ip6: Option<Ipv6Addr>,
+}
+
+/// The permanent neighbour entry for the guest inside the bundle's namespace.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct GuestPeer {
+    /// The path of the bundle's namespace.
+    pub netns: PathBuf,
+    /// The guest's own end.
+    pub guest: End,
 }
 
 #[cfg(test)]

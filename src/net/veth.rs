@@ -84,7 +84,7 @@ async fn configure(
     altname::add(host, index, spec.container.as_str()).await?;
     host.all(vec![
         link::no_link_local(index),
-        link::set_port_flags(index),
+        link::set_port_flags(index, !spec.meets_ports),
         link::set_fdb_entry(index, spec.peer_mac),
         link::set_neighbour(bridge, spec.address.addr(), spec.peer_mac),
         link::set_up(index),
@@ -180,11 +180,11 @@ fn repair_requests(spec: &Veth, part: Part, index: u32, peer: u32, bridge: u32) 
         Part::Group => vec![link::set_group(index, spec.group)],
         Part::Controller => vec![
             link::set_controller(index, bridge),
-            link::set_port_flags(index),
+            link::set_port_flags(index, !spec.meets_ports),
             link::set_fdb_entry(index, spec.peer_mac),
         ],
         Part::LinkLocal => vec![link::no_link_local(index)],
-        Part::PortFlags => vec![link::set_port_flags(index)],
+        Part::PortFlags => vec![link::set_port_flags(index, !spec.meets_ports)],
         Part::Fdb => vec![link::set_fdb_entry(index, spec.peer_mac)],
         Part::Up => vec![link::set_up(index)],
         Part::Neighbour => {

@@ -190,7 +190,7 @@ fn outside(spec: &Veth, seen: &Seen, found: &mut Differences<Part>) {
     let ipv6 = link.ipv6_disabled.map(|disabled| on_off(!disabled));
     found.expect_if_known(Part::Ipv6, name("IPv6"), "off", ipv6);
     for flag in &link.port {
-        if let Some((what, want, is)) = port_flag(flag) {
+        if let Some((what, want, is)) = port_flag(spec, flag) {
             found.expect(Part::PortFlags, name(what), on_off(want), Some(on_off(is)));
         }
     }
@@ -203,9 +203,9 @@ fn outside(spec: &Veth, seen: &Seen, found: &mut Differences<Part>) {
 }
 
 /// The name in the words of `bridge -d link`, what is wanted and what is.
-fn port_flag(flag: &InfoBridgePort) -> Option<(&'static str, bool, bool)> {
+fn port_flag(spec: &Veth, flag: &InfoBridgePort) -> Option<(&'static str, bool, bool)> {
     Some(match flag {
-        InfoBridgePort::Isolated(on) => ("isolated", true, *on),
+        InfoBridgePort::Isolated(on) => ("isolated", !spec.meets_ports, *on),
         InfoBridgePort::Learning(on) => ("learning", false, *on),
         InfoBridgePort::Locked(on) => ("locked", true, *on),
         InfoBridgePort::HairpinMode(on) => ("hairpin", false, *on),
@@ -262,6 +262,7 @@ mod tests {
             address6: None,
             gateway6: None,
             internal,
+            meets_ports: false,
             mtu: 1500,
             group: 7,
         }

@@ -61,6 +61,8 @@ pub enum Meta {
     Nfproto,
     /// The EtherType.
     Protocol,
+    /// The protocol in the IP header, in IPv6 behind the extension headers.
+    L4proto,
 }
 
 /// Where a payload's offset is counted from (`NFT_PAYLOAD_*_HEADER`).
@@ -70,6 +72,8 @@ pub enum Header {
     Link,
     /// The IPv4 or ARP header.
     Network,
+    /// The TCP or UDP header; a later fragment has none, and no rule that asks for it matches.
+    Transport,
 }
 
 /// A property of a connection (`NFT_CT_*`).

@@ -46,6 +46,7 @@ fn key_types_are_those_of_nft() {
     let types: Vec<_> =
         inet.sets.iter().chain(&bridge.sets).map(|s| (s.name, s.key_type())).collect();
     let ifname = 41;
+    let ends = |ip: u32| ((((ifname << 6 | 9) << 6 | ip) << 6 | 9) << 6) | ip;
     assert_eq!(
         types,
         [
@@ -53,7 +54,12 @@ fn key_types_are_those_of_nft() {
             (INTERNAL, ifname),
             (BRIDGES, ifname),
             (GUARDED, ifname),
-            (L2, ifname << 12 | 9 << 6 | 7)
+            ("bridged", ifname << 6 | ifname),
+            (L2, ifname << 12 | 9 << 6 | 7),
+            ("guests", ends(7)),
+            ("guests6", ends(8)),
+            ("guest_ports", ifname << 12 | 12 << 6 | 13),
+            ("guest_tcp", ifname),
         ]
     );
 }
