@@ -278,22 +278,24 @@ impl Engine {
         let split = |all: Vec<Resource>| all.into_iter().partition::<Vec<_>, _>(is_peer);
         let (wanted, _) = split(resources);
         let (old, mut rest) = split(record.resources.clone());
-        if wanted == old {
-            return Ok(false);
+        let known = wanted == old;
+        if !known {
+            let report = reconcile::remove(host, &old);
+            if !report.errors.is_empty() {
+                return Err(Error::Left { name: name.to_string(), left: report.errors });
+            }
+            // Before the container, which is the last.
+            let place = rest.len().saturating_sub(1);
+            rest.splice(place..place, wanted.clone());
+            let new = BundleRecord { resources: rest, ..record };
+            self.state.write_bundle(name, &new)?;
         }
-        let report = reconcile::remove(host, &old);
-        if !report.errors.is_empty() {
-            return Err(Error::Left { name: name.to_string(), left: report.errors });
-        }
-        // Before the container, which is the last.
-        let place = rest.len().saturating_sub(1);
-        rest.splice(place..place, wanted.clone());
-        let new = BundleRecord { resources: rest, ..record };
-        self.state.write_bundle(name, &new)?;
-        match Transaction::new().apply(host, &wanted, Expect::Fresh) {
+        // Also of one that is known: a crash may have come between the record and the entry.
+        let mut transaction = Transaction::new();
+        match transaction.apply(host, &wanted, Expect::Existing) {
             // Without its namespace the bundle needs an `up`, which knows the guest now.
-            Err(error) if error.kind() == ErrorKind::NotFound => Ok(true),
-            other => Ok(other.map(|()| true)?),
+            Err(error) if error.kind() != ErrorKind::NotFound => Err(error.into()),
+            _ => Ok(!known || !transaction.changes().is_empty()),
         }
     }
 

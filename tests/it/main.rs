@@ -10,6 +10,7 @@ mod common;
 mod bad_input;
 mod crash;
 mod exec_logs;
+mod guest;
 mod hardship;
 mod harness;
 mod idempotency;
