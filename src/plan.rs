@@ -104,6 +104,7 @@ pub fn guest(network: &NetworkSpec, side: &GuestSpec) -> Vec<Resource> {
             ip6: side.bundle_ip6,
         },
         ports: side.allow_ports.clone(),
+        log_group: network.log_group,
     };
     let veth = Veth {
         name: rules.veth.clone(),
@@ -181,6 +182,7 @@ pub fn port(
             mac: veth.peer_mac,
             ip,
             ip6: ip6.map(|(ip, _)| ip),
+            log_group: network.log_group,
         }),
         Resource::Veth(veth),
     ]

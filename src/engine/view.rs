@@ -7,6 +7,7 @@ use serde::Serialize;
 
 use super::{Engine, Error};
 use crate::names::{NetworkName, Slug};
+use crate::net::drops::{self, Drops};
 use crate::net::policy::NetworkPolicy;
 use crate::oci::helper::monitor::log_dir;
 use crate::oci::log::{LOG_FILE, LogReader};
@@ -225,6 +226,16 @@ impl Engine {
             }
         }
         Ok(status)
+    }
+
+    /// What was dropped of a bottle's traffic, by reason. Of no other bottle anything is read.
+    ///
+    /// # Errors
+    /// If the kernel cannot be asked.
+    pub fn drops(&self, bottle: &BottleView) -> Result<Drops, Error> {
+        let guest = bottle.guest.as_ref().map(|guest| guest.name.veth());
+        let (bridge, port) = (bottle.network.bridge(), bottle.container.veth());
+        Ok(drops::read(&bridge, &port, guest.as_ref())?)
     }
 
     /// A reader of the bundle's log.

@@ -209,6 +209,9 @@ pub struct PortRules {
     /// The only IPv6 source address; no IPv6 at all if `None`.
     #[serde(default)]
     pub ip6: Option<Ipv6Addr>,
+    /// The netlink group that denied frames are told to; none are if `None`.
+    #[serde(default)]
+    pub log_group: Option<u16>,
 }
 
 /// What the shared firewall tables hold about a guest's port: whom it may reach.
@@ -224,6 +227,9 @@ pub struct GuestRules {
     pub bundle: End,
     /// The bundle's ports that are open to the guest; every TCP port if there is none.
     pub ports: Vec<HostPort>,
+    /// The netlink group that denied frames are told to; none are if `None`.
+    #[serde(default)]
+    pub log_group: Option<u16>,
 }
 
 /// One end of a wire: its addresses.

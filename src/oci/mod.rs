@@ -22,6 +22,7 @@ pub mod log;
 mod manifest;
 pub mod process;
 pub mod reference;
+pub mod registry;
 mod rootfs;
 pub mod rootfs_image;
 mod runtime;
@@ -37,7 +38,9 @@ pub mod transport;
 mod tree_tar;
 pub mod unpack;
 pub mod user;
+mod variant;
 pub mod volume;
 
 pub use self::error::StoreError;
+pub use self::registry::RegistryError;
 pub use self::runtime_error::RuntimeError;

@@ -20,6 +20,7 @@ mod inside;
 mod layering;
 mod library;
 mod network;
+mod registry;
 mod start_stop;
 mod store;
 mod up_down;

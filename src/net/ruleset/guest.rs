@@ -5,12 +5,18 @@
 //! ports of a bridge has no connection unless the kernel tracks bridged frames, which it cannot do
 //! beside br_netfilter. All is judged before anything else that filters bridged frames.
 
-use super::{
-    BRIDGE_PRIORITY, Base, Chain, Element, Expression, Family, HOOK_FORWARD, HOOK_INPUT,
-    HOOK_PREROUTING, Header, KeyPart, Meta, Rule, Set, count_and_drop, jump, rule,
-};
 use crate::names::GUEST_IFNAME_PREFIX;
 use crate::net::policy::Protocol;
+use crate::net::ruleset::bridge::BRIDGE_PRIORITY;
+use crate::net::ruleset::element::{drop_element, ifname, named};
+use crate::net::ruleset::words::{
+    DESTINATION4, DESTINATION6, IPV4, IPV6, SOURCE4, SOURCE6, accept, deny, deny_to, ether_type,
+    jump, l4proto_is, rule,
+};
+use crate::net::ruleset::{
+    Base, Chain, Element, Entries, Expression, Family, HOOK_FORWARD, HOOK_INPUT, HOOK_PREROUTING,
+    Header, Holds, KeyPart, Meta, Reason, Rule, Set,
+};
 use crate::net::spec::{End, GuestRules};
 
 /// A guest's port and both ends of its wire:
@@ -29,8 +35,6 @@ const BRIDGED: &str = "bridged";
 pub const GUEST_SETS: [&str; 4] = [GUESTS, GUESTS6, GUEST_PORTS, GUEST_TCP];
 
 const HOOK_OUTPUT: u32 = 3;
-const ETHERTYPE_IPV4: [u8; 2] = [0x08, 0x00];
-const ETHERTYPE_IPV6: [u8; 2] = [0x86, 0xdd];
 /// The bits of SYN and ACK in the 13th byte of a TCP header (RFC 9293), and those of a first segment.
 const SYN_ACK: u8 = 0x12;
 const SYN: u8 = 0x02;
@@ -38,15 +42,23 @@ const SYN: u8 = 0x02;
 pub(super) fn sets() -> [Set; 4] {
     use KeyPart::{EtherAddr, Ifname, Ipv4Addr, Ipv6Addr, Port, Protocol};
     [
-        Set { name: GUESTS, key: &[Ifname, EtherAddr, Ipv4Addr, EtherAddr, Ipv4Addr] },
-        Set { name: GUESTS6, key: &[Ifname, EtherAddr, Ipv6Addr, EtherAddr, Ipv6Addr] },
-        Set { name: GUEST_PORTS, key: &[Ifname, Protocol, Port] },
-        Set { name: GUEST_TCP, key: &[Ifname] },
+        Set {
+            name: GUESTS,
+            key: &[Ifname, EtherAddr, Ipv4Addr, EtherAddr, Ipv4Addr],
+            holds: Holds::Keys,
+        },
+        Set {
+            name: GUESTS6,
+            key: &[Ifname, EtherAddr, Ipv6Addr, EtherAddr, Ipv6Addr],
+            holds: Holds::Keys,
+        },
+        Set { name: GUEST_PORTS, key: &[Ifname, Protocol, Port], holds: Holds::Keys },
+        Set { name: GUEST_TCP, key: &[Ifname], holds: Holds::Keys },
     ]
 }
 
 pub(super) fn bridged_set() -> Set {
-    Set { name: BRIDGED, key: &[KeyPart::Ifname, KeyPart::Ifname] }
+    Set { name: BRIDGED, key: &[KeyPart::Ifname, KeyPart::Ifname], holds: Holds::Keys }
 }
 
 /// Where br_netfilter is on, bridged frames come through the `inet` table as if they were routed.
@@ -63,36 +75,41 @@ pub(super) fn bridged_rule() -> Rule {
 }
 
 pub(super) fn chains() -> Vec<Chain> {
-    let chain = |name, rules| Chain { name, base: None, rules };
-    let base = |name, hook, rules| {
+    let hooked = |name: &'static str, hook, rules| {
         let base = Some(Base { kind: "filter", hook, priority: BRIDGE_PRIORITY });
-        Chain { name, base, rules }
+        Chain { name: name.into(), base, rules }
     };
     vec![
-        chain("guest_ports", port_rules()),
-        chain("guest_answers", answer_rules()),
-        chain("guest_from", between(&FROM_GUEST, "guest_ports")),
-        chain("guest_to", between(&TO_GUEST, "guest_answers")),
-        base(
+        Chain::plain("guest_ports", port_rules()),
+        Chain::plain("guest_answers", answer_rules()),
+        Chain::plain("guest_from", between(&FROM_GUEST, "guest_ports", deny(Reason::FromGuest))),
+        Chain::plain("guest_to", between(&TO_GUEST, "guest_answers", deny_to(Reason::ToGuest))),
+        hooked(
             "guest_prerouting",
             HOOK_PREROUTING,
             vec![rule("from guests", [is_guest(Meta::Iifname), jump("guest_from")])],
         ),
         // Frames to the reserved group addresses (IEEE 802.1D) pass the bridge by and come here.
-        base(
+        hooked(
             "guest_input",
             HOOK_INPUT,
-            vec![rule("from guests to the host", [is_guest(Meta::Iifname), count_and_drop()])],
+            vec![rule(
+                "from guests to the host",
+                [is_guest(Meta::Iifname), deny(Reason::FromGuest)],
+            )],
         ),
-        base(
+        hooked(
             "guest_forward",
             HOOK_FORWARD,
             vec![rule("to guests", [is_guest(Meta::Oifname), jump("guest_to")])],
         ),
-        base(
+        hooked(
             "guest_output",
             HOOK_OUTPUT,
-            vec![rule("from the host to guests", [is_guest(Meta::Oifname), count_and_drop()])],
+            vec![rule(
+                "from the host to guests",
+                [is_guest(Meta::Oifname), deny_to(Reason::ToGuest)],
+            )],
         ),
     ]
 }
@@ -108,14 +125,24 @@ struct Way {
     ip6: (u32, u32),
 }
 
-const FROM_GUEST: Way = Way { port: Meta::Iifname, mac: (6, 0), ip: (12, 16), ip6: (8, 24) };
-const TO_GUEST: Way = Way { port: Meta::Oifname, mac: (0, 6), ip: (16, 12), ip6: (24, 8) };
+const FROM_GUEST: Way = Way {
+    port: Meta::Iifname,
+    mac: (6, 0),
+    ip: (SOURCE4, DESTINATION4),
+    ip6: (SOURCE6, DESTINATION6),
+};
+const TO_GUEST: Way = Way {
+    port: Meta::Oifname,
+    mac: (0, 6),
+    ip: (DESTINATION4, SOURCE4),
+    ip6: (DESTINATION6, SOURCE6),
+};
 
-fn between(way: &Way, next: &str) -> Vec<Rule> {
+fn between(way: &Way, next: &str, else_deny: Vec<Expression>) -> Vec<Rule> {
     vec![
-        rule("IPv4", [ether_type(ETHERTYPE_IPV4), ends(way, way.ip, 4, GUESTS), jump(next)]),
-        rule("IPv6", [ether_type(ETHERTYPE_IPV6), ends(way, way.ip6, 16, GUESTS6), jump(next)]),
-        rule("anybody or anything else", [count_and_drop()]),
+        rule("IPv4", [ether_type(IPV4), ends(way, way.ip, 4, GUESTS), jump(next)]),
+        rule("IPv6", [ether_type(IPV6), ends(way, way.ip6, 16, GUESTS6), jump(next)]),
+        rule("anybody or anything else", [else_deny]),
     ]
 }
 
@@ -128,7 +155,7 @@ fn port_rules() -> Vec<Rule> {
             "every TCP port",
             [is_tcp(), all_tcp_is_open(Meta::Iifname), load_transport(2, 2, 0), any_port, accept()],
         ),
-        rule("closed ports", [count_and_drop()]),
+        rule("closed ports", [deny(Reason::FromGuest)]),
     ]
 }
 
@@ -144,18 +171,12 @@ fn answer_rules() -> Vec<Rule> {
             [is_tcp(), is_not_first(), all_tcp_is_open(Meta::Oifname), accept()],
         ),
         rule("answers over UDP", [is_udp(), port_is_open(Meta::Oifname, 0), accept()]),
-        rule("no answer", [count_and_drop()]),
+        rule("no answer", [deny_to(Reason::ToGuest)]),
     ]
 }
 
 fn is_guest(port: Meta) -> Vec<Expression> {
     vec![Expression::Meta { key: port, to: 0 }, Expression::Equal(GUEST_IFNAME_PREFIX.into())]
-}
-
-/// The type as it stands in the frame: that of one with a VLAN tag is the tag's.
-fn ether_type(number: [u8; 2]) -> Vec<Expression> {
-    let load = Expression::Payload { base: Header::Link, offset: 12, length: 2, to: 0 };
-    vec![load, Expression::Equal(number.to_vec())]
 }
 
 fn ends(way: &Way, ip: (u32, u32), length: u32, set: &str) -> Vec<Expression> {
@@ -192,81 +213,58 @@ fn is_not_first() -> Vec<Expression> {
 }
 
 fn is_tcp() -> Vec<Expression> {
-    protocol_is(Protocol::Tcp)
+    l4proto_is(Protocol::Tcp.number())
 }
 
 fn is_udp() -> Vec<Expression> {
-    protocol_is(Protocol::Udp)
-}
-
-fn protocol_is(protocol: Protocol) -> Vec<Expression> {
-    let load = Expression::Meta { key: Meta::L4proto, to: 0 };
-    vec![load, Expression::Equal(vec![protocol.number()])]
+    l4proto_is(Protocol::Udp.number())
 }
 
 fn load_transport(offset: u32, length: u32, to: u32) -> Vec<Expression> {
     vec![Expression::Payload { base: Header::Transport, offset, length, to }]
 }
 
-fn accept() -> Vec<Expression> {
-    vec![Expression::Accept]
-}
-
-/// What a guest has in the sets.
-pub fn guest_elements(rules: &GuestRules) -> Vec<Element> {
-    let port = name(rules.veth.as_str());
-    let key = |rest: &[u8]| [&port[..], rest].concat();
+/// What a guest has in the tables.
+pub fn guest_entries(rules: &GuestRules) -> Entries {
+    let key = |rest: &[u8]| [&ifname(rules.veth.as_str())[..], rest].concat();
+    let element = |set, key| Element::new(Family::Bridge, set, key);
     let (guest, bundle) = (&rules.guest, &rules.bundle);
     let ends = [end(guest, &guest.ip.octets()), end(bundle, &bundle.ip.octets())].concat();
-    let bridge = name(rules.bridge.as_str());
+    let bridge = ifname(rules.bridge.as_str());
     let mut elements = vec![
-        element(Family::Bridge, GUESTS, key(&ends)),
-        element(Family::Inet, BRIDGED, [&bridge[..], &bridge].concat()),
+        element(GUESTS, key(&ends)),
+        Element::new(Family::Inet, BRIDGED, [&bridge[..], &bridge].concat()),
     ];
     if let (Some(ip), Some(other)) = (guest.ip6, bundle.ip6) {
         let ends = [end(guest, &ip.octets()), end(bundle, &other.octets())].concat();
-        elements.push(element(Family::Bridge, GUESTS6, key(&ends)));
+        elements.push(element(GUESTS6, key(&ends)));
     }
     if rules.ports.is_empty() {
-        elements.push(element(Family::Bridge, GUEST_TCP, key(&[])));
+        elements.push(named(GUEST_TCP, Family::Bridge, &rules.veth));
     }
     elements.extend(rules.ports.iter().map(|open| {
         let [high, low] = open.port.to_be_bytes();
         let rest = [open.protocol.number(), 0, 0, 0, high, low, 0, 0];
-        element(Family::Bridge, GUEST_PORTS, key(&rest))
+        element(GUEST_PORTS, key(&rest))
     }));
-    elements
-}
-
-/// An element in words, for differences: which set, and which port where it is one.
-pub fn guest_words(element: &Element) -> String {
-    let set = format!("set {}", element.set);
-    match (element.set, element.key.get(16..)) {
-        (GUEST_PORTS, Some([protocol, _, _, _, high, low, _, _])) => {
-            let port = u16::from_be_bytes([*high, *low]);
-            let known = [Protocol::Tcp, Protocol::Udp].into_iter();
-            match known.into_iter().find(|p| p.number() == *protocol) {
-                Some(protocol) => format!("{set} {protocol}/{port}"),
-                None => format!("{set} protocol {protocol}, port {port}"),
-            }
-        }
-        _ => set,
+    let counters = Reason::OF_GUEST.map(|r| drop_element(Family::Bridge, &rules.veth, r));
+    elements.extend(counters);
+    let mut entries = Entries::from(elements);
+    if let Some(group) = rules.log_group {
+        entries.log(Family::Bridge, &rules.veth, group);
     }
+    entries
 }
 
-fn element(family: Family, set: &'static str, key: Vec<u8>) -> Element {
-    Element { family, set, key }
+/// What a guest's port of that name may have in maps and chains, and this one must not.
+pub fn guest_leftover_chains(rules: &GuestRules) -> Entries {
+    let mut all = Entries::default();
+    all.log(Family::Bridge, &rules.veth, 0);
+    all.without(&guest_entries(rules))
 }
 
 fn end(end: &End, ip: &[u8]) -> Vec<u8> {
     [&end.mac.octets()[..], &[0, 0], ip].concat()
-}
-
-/// A name as the kernel compares it: 16 bytes, the rest zero.
-fn name(name: &str) -> Vec<u8> {
-    let mut bytes = name.as_bytes().to_vec();
-    bytes.resize(16, 0);
-    bytes
 }
 
 #[cfg(test)]
@@ -291,13 +289,14 @@ mod tests {
                 ip6: six("fd00::2"),
             },
             ports: ports.iter().map(|p| p.parse().unwrap()).collect(),
+            log_group: Some(7),
         }
     }
 
     #[test]
     fn keys_have_the_lengths_their_sets_say() {
         let tables = tables();
-        for element in guest_elements(&rules(&["tcp/9000", "udp/53"], true)) {
+        for element in guest_entries(&rules(&["tcp/9000", "udp/53"], true)).elements {
             let table = tables.iter().find(|t| t.family == element.family).unwrap();
             let set = table.sets.iter().find(|s| s.name == element.set).unwrap();
             assert_eq!(set.key_length() as usize, element.key.len(), "{}", element.set);
@@ -308,11 +307,15 @@ mod tests {
 
     #[test]
     fn ports_are_named_or_all_of_tcp() {
-        let sets = |rules| guest_elements(&rules).iter().map(|e| e.set).collect::<Vec<_>>();
-        assert_eq!(sets(rules(&[], false)), [GUESTS, BRIDGED, GUEST_TCP]);
+        let sets = |rules| {
+            let elements = guest_entries(&rules).elements;
+            let own = elements.iter().filter(|e| GUEST_SETS.contains(&e.set));
+            own.map(|e| e.set).collect::<Vec<_>>()
+        };
+        assert_eq!(sets(rules(&[], false)), [GUESTS, GUEST_TCP]);
         assert_eq!(
             sets(rules(&["tcp/1", "tcp/2"], true)),
-            [GUESTS, BRIDGED, GUESTS6, GUEST_PORTS, GUEST_PORTS]
+            [GUESTS, GUESTS6, GUEST_PORTS, GUEST_PORTS]
         );
     }
 
@@ -320,8 +323,9 @@ mod tests {
     fn every_chain_of_a_guest_ends_closed() {
         for chain in chains() {
             let last = chain.rules.last().unwrap().expressions.last().unwrap();
-            let jumps = matches!(last, Expression::Jump(next) if next.starts_with("guest_"));
-            assert!(jumps || *last == Expression::Drop, "{}", chain.name);
+            let closed = ["denied", "guest_"];
+            let jumps = matches!(last, Expression::Jump(next) if closed.iter().any(|c| next.starts_with(c)));
+            assert!(jumps, "{}", chain.name);
         }
     }
 
