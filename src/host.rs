@@ -7,7 +7,7 @@ use crate::error::{Classify, ErrorKind};
 use crate::names::ContainerName;
 use crate::net;
 use crate::oci;
-use crate::oci::helper::{HelperBinary, PreparedMonitor};
+use crate::oci::helper::{HelperBinary, PreparedMonitor, Surroundings};
 use crate::oci::{RuntimeError, container};
 use crate::presence::{Creation, Drift, Presence, Removal};
 use crate::resource::{Host, Resource};
@@ -45,15 +45,16 @@ pub(crate) struct KernelHost<'a> {
     binary: &'a HelperBinary,
     /// How long a container may take to stop when it is removed.
     pub(crate) grace: Duration,
-    /// The content of the container's `/etc/resolv.conf`.
-    pub(crate) resolv_conf: String,
+    /// What containers get from the host.
+    pub(crate) surroundings: Surroundings,
     prepared: HashMap<ContainerName, PreparedMonitor>,
 }
 
 impl<'a> KernelHost<'a> {
     /// This machine, with containers killed at once when they are removed.
     pub(crate) fn new(binary: &'a HelperBinary) -> Self {
-        Self { binary, grace: Duration::ZERO, resolv_conf: String::new(), prepared: HashMap::new() }
+        let surroundings = Surroundings::default();
+        Self { binary, grace: Duration::ZERO, surroundings, prepared: HashMap::new() }
     }
 
     /// Starts the container's monitor now, so that what it can do alone is done beside the work
@@ -84,7 +85,7 @@ impl Host for KernelHost<'_> {
             Resource::GuestPeer(r) => net::guest_peer::create(r)?,
             Resource::Container(c) => {
                 let prepared = self.prepared.remove(&c.name);
-                container::create(c, self.binary, prepared, &self.resolv_conf)?
+                container::create(c, self.binary, prepared, &self.surroundings)?
             }
         })
     }
@@ -117,7 +118,7 @@ impl Host for KernelHost<'_> {
             Resource::GuestPeer(r) => net::guest_peer::repair(r, drift)?,
             Resource::Container(c) => {
                 let prepared = self.prepared.remove(&c.name);
-                container::repair(c, self.binary, prepared, &self.resolv_conf)?;
+                container::repair(c, self.binary, prepared, &self.surroundings)?;
             }
         }
         Ok(())

@@ -1,6 +1,7 @@
 //! The command line: a file per verb; `output` is the only one that prints, `exit` the only one
 //! that knows exit codes.
 
+mod denied;
 mod down;
 mod exec;
 mod exit;
@@ -50,6 +51,7 @@ enum Verb {
     Stop(stop::Args),
     Exec(exec::Args),
     Logs(logs::Args),
+    Denied(denied::Args),
     Ps(ps::Args),
     Inspect(inspect::Args),
     Network(network::Args),
@@ -96,6 +98,7 @@ impl Verb {
             Self::Stop(args) => args.run(engine, output),
             Self::Exec(args) => args.run(engine, output),
             Self::Logs(args) => args.run(engine, output),
+            Self::Denied(args) => args.run(engine, output),
             Self::Ps(args) => args.run(engine, output),
             Self::Inspect(args) => args.run(engine, output),
             Self::Network(args) => args.run(engine, output),

@@ -10,8 +10,9 @@ use super::{Engine, Error, rolled_back, settle};
 use crate::host::KernelHost;
 use crate::launch::{self, LaunchImage, Place};
 use crate::names::{ContainerName, Slug};
-use crate::net::port_rules;
-use crate::oci::helper::{ExecRequest, ExecStreams};
+use crate::net::{nflog, port_rules};
+use crate::oci::feed::Feed;
+use crate::oci::helper::{ExecRequest, ExecStreams, Surroundings};
 use crate::oci::spec::{Container, ImageRef, Limits, Process};
 use crate::oci::status::{ContainerState, Started};
 use crate::oci::{RuntimeError, cgroup, digest::Digest, etc_files, helper};
@@ -182,7 +183,10 @@ impl Engine {
         let name = container.name.clone();
         let state = container.state.clone();
         let (resolv_conf, note) = resolv_conf(container.internal);
-        host.resolv_conf = resolv_conf;
+        let feed = network
+            .log_group
+            .map(|group| Feed { protocol: nflog::PROTOCOL, setup: nflog::setup(group) });
+        host.surroundings = Surroundings { resolv_conf, feed };
         let mut record = BundleRecord {
             phase: Phase::Applying,
             slug: container.slug.clone(),

@@ -123,6 +123,12 @@ pub enum Error {
         /// Its name.
         name: String,
     },
+    /// Nothing is kept of what was denied.
+    #[error("nothing is kept of what {slug} was denied")]
+    NoDeniedLog {
+        /// The bottle.
+        slug: String,
+    },
     /// There is no such bottle.
     #[error("there is no bottle {slug}")]
     NoBottle {
@@ -214,7 +220,9 @@ impl Classify for Error {
                 ErrorKind::Conflict
             }
             Self::Overlap { .. } | Self::PoolExhausted { .. } => ErrorKind::Overlap,
-            Self::NoNetwork { .. } | Self::NoBottle { .. } => ErrorKind::NotFound,
+            Self::NoNetwork { .. } | Self::NoBottle { .. } | Self::NoDeniedLog { .. } => {
+                ErrorKind::NotFound
+            }
             Self::NetworkInUse { .. } => ErrorKind::InUse,
             Self::MissingCapability { .. } | Self::UserNamespace => ErrorKind::Permission,
             Self::Unsupported { .. } => ErrorKind::Unsupported,
@@ -253,6 +261,9 @@ impl Classify for Error {
             }
             Self::NoNetwork { .. } => {
                 Some("`carboy network create` makes it, `carboy network ls` lists them".to_owned())
+            }
+            Self::NoDeniedLog { .. } => {
+                Some("`carboy up --log-drops --replace` makes a bottle that keeps it".to_owned())
             }
             Self::NoBottle { .. } => Some("`carboy ps` lists them".to_owned()),
             Self::NetworkInUse { .. } => {

@@ -5,6 +5,7 @@
 
 mod bottle;
 mod bundle;
+mod denied;
 mod error;
 mod guest;
 mod images;
@@ -26,6 +27,7 @@ use crate::{privileges, reconcile};
 
 pub use self::bottle::{PlanReport, UpReport};
 pub use self::bundle::{StartReport, StopReport};
+pub use self::denied::{DeniedFlow, DeniedReader};
 pub use self::error::Error;
 pub use self::guest::{DetachReport, GuestReport};
 pub use self::network::{NetworkReport, NetworkRequest};

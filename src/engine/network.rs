@@ -1,5 +1,6 @@
 //! Networks: create, remove, and what `up` needs of both.
 
+use std::collections::HashSet;
 use std::net::{Ipv4Addr, Ipv6Addr};
 use std::time::Duration;
 
@@ -8,6 +9,7 @@ use ipnet::{Ipv4Net, Ipv6Net};
 use super::{Engine, Error, rolled_back, settle};
 use crate::host::{HostError, KernelHost};
 use crate::names::{NetworkName, Slug};
+use crate::net::nflog;
 use crate::net::overlap::{self, default_route};
 use crate::net::policy::NetworkPolicy;
 use crate::plan;
@@ -214,12 +216,14 @@ impl Engine {
             }
             None => self.choose_addresses(request)?,
         };
+        let policy = request.policy.clone().normalized();
+        let log_group = if policy.log_drops { self.choose_log_group(&request.name)? } else { None };
         Ok(NetworkSpec {
             name: request.name.clone(),
             addresses,
             addresses6: request.addresses6()?,
-            policy: request.policy.clone().normalized(),
-            log_group: None,
+            policy,
+            log_group,
             mtu: request.mtu.or(route.as_ref().map(|r| r.mtu)).unwrap_or(DEFAULT_MTU),
             uplink: route.map(|r| r.device),
             guest: None,
@@ -237,6 +241,19 @@ impl Engine {
             }
         }
         Err(Error::PoolExhausted { pool: self.config.pool.range })
+    }
+
+    /// A netlink group that no other network has its denied packets told to.
+    fn choose_log_group(&self, name: &NetworkName) -> Result<Option<u16>, Error> {
+        let mut taken = HashSet::new();
+        for other in self.state.network_names()?.iter().filter(|other| *other != name) {
+            match self.state.network(other) {
+                Ok(record) => taken.extend(record.and_then(|record| record.spec.log_group)),
+                Err(StateError::Unreadable { .. }) => {}
+                Err(e) => return Err(e.into()),
+            }
+        }
+        Ok(nflog::groups(plan::link_group(name)).find(|group| !taken.contains(group)))
     }
 
     /// What is in the way, by the bottle's name where it is one of ours.

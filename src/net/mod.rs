@@ -25,6 +25,7 @@ pub mod guest_rules;
 mod link;
 mod netlink;
 pub mod netns;
+pub mod nflog;
 mod nft;
 mod nft_expr;
 mod nft_read;

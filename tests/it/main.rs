@@ -9,6 +9,7 @@ mod common;
 
 mod bad_input;
 mod crash;
+mod denied;
 mod exec_logs;
 mod guest;
 mod hardship;
