@@ -13,6 +13,8 @@ mod executor;
 pub mod feed;
 #[cfg(test)]
 mod fixture;
+#[doc(hidden)]
+pub mod fuzzing;
 pub mod healthcheck;
 pub mod helper;
 pub mod identity;
