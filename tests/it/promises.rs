@@ -9,6 +9,7 @@ mod host_services;
 mod internal;
 mod ipv6_off;
 mod link_local;
+mod older_rules;
 mod outside;
 mod spoofing;
 
@@ -95,7 +96,7 @@ impl Bottle {
     }
 }
 
-/// A UDP socket in a network namespace that waits half a second for what must come.
+/// A UDP socket in a network namespace that waits five seconds for what must come.
 fn udp_socket(netns: PathBuf, address: Ipv4Addr, port: u16) -> UdpSocket {
     netns::inside(&netns, || {
         let socket = UdpSocket::bind((address, port)).unwrap();
