@@ -23,6 +23,7 @@ mod inside;
 mod layering;
 mod library;
 mod network;
+mod promises;
 mod registry;
 mod start_stop;
 mod store;

@@ -8,6 +8,7 @@ use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
 use super::host::{clean, wait_ready};
+use super::wire::Wire;
 use super::{netns, output::Output, poll};
 
 /// The outside's own address, the host's default gateway.
@@ -87,6 +88,16 @@ impl Uplink {
     /// One attempt to connect from outside.
     pub(crate) fn tcp(&self, to: impl Into<SocketAddr>) -> std::io::Result<TcpStream> {
         netns::connect(&netns::of_pid(self.pid), to.into(), Duration::from_secs(1))
+    }
+
+    /// Its network namespace.
+    pub(crate) fn netns(&self) -> PathBuf {
+        netns::of_pid(self.pid)
+    }
+
+    /// Its end of the wire to the host.
+    pub(crate) fn wire(&self) -> Wire {
+        Wire::new(&self.netns(), "out0")
     }
 
     fn bind(&self, port: u16) -> TcpListener {
