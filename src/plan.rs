@@ -8,7 +8,9 @@ use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
 use crate::names::{ContainerName, NetworkName, Slug};
-use crate::net::spec::{Bridge, BridgeRules, Firewall, MacAddr, Netns, PortRules, Uplink, Veth};
+use crate::net::spec::{
+    Bridge, BridgeRules, Firewall, MacAddr, Netns, PortRules, Uplink, Uplink6, Veth,
+};
 use crate::oci::spec::Container;
 use crate::resource::Resource;
 use crate::spec::{NetworkAddresses6, NetworkSpec};
@@ -60,6 +62,9 @@ pub fn network(spec: &NetworkSpec) -> Vec<Resource> {
     if let (Some(device), false) = (&spec.uplink, spec.policy.internal) {
         resources.push(Resource::Uplink(Uplink { device: device.clone() }));
     }
+    if let (Some(device), false) = (&spec.uplink6, spec.policy.internal) {
+        resources.push(Resource::Uplink6(Uplink6 { device: device.clone() }));
+    }
     // The rules before the links: from its first moment a bridge is closed.
     resources.push(Resource::BridgeRules(BridgeRules {
         bridge: bridge.clone(),
@@ -89,7 +94,13 @@ pub fn shared_count(resources: &[Resource]) -> usize {
     resources
         .iter()
         .take_while(|r| {
-            matches!(r, Resource::Firewall(_) | Resource::Uplink(_) | Resource::BridgeRules(_))
+            matches!(
+                r,
+                Resource::Firewall(_)
+                    | Resource::Uplink(_)
+                    | Resource::Uplink6(_)
+                    | Resource::BridgeRules(_)
+            )
         })
         .count()
 }
@@ -123,7 +134,7 @@ pub fn port(
         group: link_group(&network.name),
     };
     vec![
-        Resource::Netns(Netns { name: name.clone(), path: netns }),
+        Resource::Netns(Netns { name: name.clone(), path: netns, ipv6: ip6.is_some() }),
         Resource::PortRules(PortRules {
             bridge: veth.bridge.clone(),
             veth: veth.name.clone(),
@@ -247,6 +258,7 @@ mod tests {
             log_group: None,
             mtu: 1400,
             uplink: Some(crate::names::IfName::new("eth0").unwrap()),
+            uplink6: None,
         }
     }
 

@@ -5,7 +5,7 @@ use std::fmt;
 use serde::{Deserialize, Serialize};
 
 use crate::error::Classify;
-use crate::net::spec::{Bridge, BridgeRules, Firewall, Netns, PortRules, Uplink, Veth};
+use crate::net::spec::{Bridge, BridgeRules, Firewall, Netns, PortRules, Uplink, Uplink6, Veth};
 use crate::oci::spec::Container;
 use crate::presence::{Creation, Drift, Presence, Removal};
 
@@ -17,6 +17,8 @@ pub enum Resource {
     Firewall(Firewall),
     /// Forwarding on the device that leads out; shared.
     Uplink(Uplink),
+    /// The same for IPv6; shared.
+    Uplink6(Uplink6),
     /// The bottle's bridge.
     Bridge(Bridge),
     /// The bridge's firewall entries.
@@ -36,6 +38,7 @@ impl fmt::Display for Resource {
         match self {
             Self::Firewall(_) => write!(f, "firewall table"),
             Self::Uplink(u) => write!(f, "forwarding on {}", u.device),
+            Self::Uplink6(u) => write!(f, "IPv6 forwarding on {}", u.device),
             Self::Bridge(b) => write!(f, "bridge {} ({})", b.name, b.network),
             Self::BridgeRules(r) => write!(f, "firewall entries of bridge {}", r.bridge),
             Self::Netns(n) => write!(f, "network namespace {}", n.name),

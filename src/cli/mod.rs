@@ -13,6 +13,7 @@ mod network;
 mod network_args;
 mod output;
 mod plan;
+mod port;
 mod ps;
 mod settings;
 mod start;
@@ -49,6 +50,7 @@ enum Verb {
     Logs(logs::Args),
     Ps(ps::Args),
     Inspect(inspect::Args),
+    Port(port::Args),
     Network(network::Args),
     Image(image::Args),
     Name(name::Args),
@@ -93,6 +95,7 @@ impl Verb {
             Self::Logs(args) => args.run(engine, output),
             Self::Ps(args) => args.run(engine, output),
             Self::Inspect(args) => args.run(engine, output),
+            Self::Port(args) => args.run(engine, output),
             Self::Network(args) => args.run(engine, output),
             Self::Image(args) => args.run(engine, output),
             Self::Name(args) => args.run(engine, output),

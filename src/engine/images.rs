@@ -6,6 +6,7 @@ use super::{Engine, Error};
 use crate::oci::digest::Digest;
 use crate::oci::reference::Reference;
 use crate::oci::source::Source;
+use crate::oci::spec::Container;
 use crate::oci::store::{Hold, Image, ImageSummary, Loaded, Removed, Store};
 use crate::oci::{StoreError, embedded};
 
@@ -64,6 +65,12 @@ impl Engine {
         }
         store.load(&Source::from_bytes(embedded::ARCHIVE), Some(embedded::REFERENCE))?;
         Ok(store.resolve(name)?)
+    }
+
+    /// The very image that a container was made of.
+    pub(super) fn find_image_of(&self, container: &Container) -> Result<Image, Error> {
+        let digest = container.image.digest.as_str();
+        Ok(self.store_with(digest)?.resolve(digest)?)
     }
 
     /// The program that `--init` puts into a container: the embedded image's own.

@@ -5,9 +5,11 @@
 
 mod bottle;
 mod bundle;
+mod choice;
 mod error;
 mod images;
 mod network;
+mod ports;
 mod ready;
 mod view;
 
@@ -24,6 +26,7 @@ pub use self::bottle::{PlanReport, UpReport};
 pub use self::bundle::{StartReport, StopReport};
 pub use self::error::Error;
 pub use self::network::{NetworkReport, NetworkRequest};
+pub use self::ports::{Port, PortAddress};
 pub use self::view::{BottleState, BottleStatus, Listing, NetworkStatus};
 
 /// An installation of carboy on this host. Making one does nothing.

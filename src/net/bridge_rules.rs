@@ -1,6 +1,8 @@
 //! What the shared firewall tables hold about one bridge: the mark that a bottle uses them, and
 //! whether it has a way out.
 
+use std::net::Ipv6Addr;
+
 use crate::net::elements;
 use crate::net::error::Error;
 use crate::net::ruleset::{Element, bridge_elements, internal_element};
@@ -44,6 +46,8 @@ pub fn repair(spec: &BridgeRules, drift: &[Drift]) -> Result<(), Error> {
 /// # Errors
 /// What the kernel said.
 pub fn remove(spec: &BridgeRules) -> Result<Removal, Error> {
-    let all = BridgeRules { internal: true, ..spec.clone() };
+    // Whatever the spec says now: without a record it is made up.
+    let gateway6 = Some(Ipv6Addr::UNSPECIFIED);
+    let all = BridgeRules { internal: true, gateway6, ..spec.clone() };
     elements::remove(&object(spec), &bridge_elements(&all))
 }

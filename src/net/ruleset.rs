@@ -9,8 +9,8 @@ mod element;
 mod expression;
 
 pub use element::{
-    Element, bridge_element, bridge_elements, guarded_element, ifname_of, internal_element,
-    port_elements,
+    Element, bridge_element, bridge_elements, guarded_element, guarded6_element, ifname_of,
+    internal_element, port_elements,
 };
 pub use expression::{Conntrack, Expression, Header, Meta};
 
@@ -30,6 +30,10 @@ pub const INTERNAL: &str = "internal";
 pub const BRIDGES: &str = "bridges";
 /// Devices on which carboy turned forwarding on.
 pub const GUARDED: &str = "guarded";
+/// Bridges with IPv6: while there is one, IPv6 forwarding stays on.
+pub const BRIDGES6: &str = "bridges6";
+/// Devices on which carboy turned IPv6 forwarding on.
+pub const GUARDED6: &str = "guarded6";
 /// Ports and what may come from them: `iifname . ether saddr . ip saddr`.
 pub const L2: &str = "l2";
 
@@ -129,6 +133,7 @@ pub struct Rule {
 }
 
 const NFPROTO_IPV4: u8 = 2;
+const NFPROTO_IPV6: u8 = 10;
 /// `NF_CT_STATE_BIT(IP_CT_ESTABLISHED)` and that of `IP_CT_RELATED`.
 const ESTABLISHED_OR_RELATED: u32 = 2 | 4;
 /// `IPS_DST_NAT`.
@@ -163,6 +168,8 @@ fn inet() -> Table {
             Set { name: INTERNAL, key: &[KeyPart::Ifname] },
             Set { name: BRIDGES, key: &[KeyPart::Ifname] },
             Set { name: GUARDED, key: &[KeyPart::Ifname] },
+            Set { name: BRIDGES6, key: &[KeyPart::Ifname] },
+            Set { name: GUARDED6, key: &[KeyPart::Ifname] },
         ],
         chains: vec![
             chain("from", None, from_rules()),
@@ -190,20 +197,25 @@ fn forward_rules() -> Vec<Rule> {
     vec![
         rule("from bundles", [iifname_is_bridge(), jump("from")]),
         rule("to bundles", [oifname_is_bridge(), jump("to")]),
-        // Forwarding is on there for the bundles' replies alone.
-        rule(
-            "no router for others",
-            [
-                is_ipv4(),
-                load_iifname(),
-                vec![Expression::In(GUARDED.to_owned())],
-                oifname_is_no_bridge(),
-                connection_has_no(Conntrack::State, ESTABLISHED_OR_RELATED),
-                connection_has_no(Conntrack::Status, DST_NAT),
-                count_and_drop(),
-            ],
-        ),
+        no_router("no router for others", is_ipv4(), GUARDED),
+        no_router("no IPv6 router for others", is_ipv6(), GUARDED6),
     ]
+}
+
+/// Forwarding is on there for the bundles' replies alone.
+fn no_router(comment: &'static str, family: Vec<Expression>, guarded: &str) -> Rule {
+    rule(
+        comment,
+        [
+            family,
+            load_iifname(),
+            vec![Expression::In(guarded.to_owned())],
+            oifname_is_no_bridge(),
+            connection_has_no(Conntrack::State, ESTABLISHED_OR_RELATED),
+            connection_has_no(Conntrack::Status, DST_NAT),
+            count_and_drop(),
+        ],
+    )
 }
 
 fn from_rules() -> Vec<Rule> {
@@ -306,6 +318,11 @@ fn oifname_is_no_bridge() -> Vec<Expression> {
 fn is_ipv4() -> Vec<Expression> {
     let family = Expression::Meta { key: Meta::Nfproto, to: 0 };
     vec![family, Expression::Equal(vec![NFPROTO_IPV4])]
+}
+
+fn is_ipv6() -> Vec<Expression> {
+    let family = Expression::Meta { key: Meta::Nfproto, to: 0 };
+    vec![family, Expression::Equal(vec![NFPROTO_IPV6])]
 }
 
 fn is_not_ipv4() -> Vec<Expression> {

@@ -7,8 +7,10 @@
 
 mod common;
 
+mod allocation;
 mod bad_input;
 mod crash;
+mod dual_stack;
 mod exec_logs;
 mod hardship;
 mod harness;
@@ -17,7 +19,9 @@ mod images;
 mod inside;
 mod layering;
 mod library;
+mod mtu;
 mod network;
+mod port_lookup;
 mod start_stop;
 mod store;
 mod up_down;

@@ -3,7 +3,7 @@
 use std::net::Ipv4Addr;
 
 use crate::names::IfName;
-use crate::net::ruleset::{BRIDGES, Family, GUARDED, INTERNAL, L2, SRC4};
+use crate::net::ruleset::{BRIDGES, BRIDGES6, Family, GUARDED, GUARDED6, INTERNAL, L2, SRC4};
 use crate::net::spec::{BridgeRules, MacAddr, PortRules};
 
 /// An element of a set.
@@ -32,11 +32,24 @@ pub fn guarded_element(device: &IfName) -> Element {
     Element { family: Family::Inet, set: GUARDED, key: ifname(device.as_str()) }
 }
 
+/// The device's element in [`GUARDED6`].
+pub fn guarded6_element(device: &IfName) -> Element {
+    Element { family: Family::Inet, set: GUARDED6, key: ifname(device.as_str()) }
+}
+
+/// The mark of a bridge with IPv6 in [`BRIDGES6`].
+fn bridge6_element(bridge: &IfName) -> Element {
+    Element { family: Family::Inet, set: BRIDGES6, key: ifname(bridge.as_str()) }
+}
+
 /// What a bridge has.
 pub fn bridge_elements(rules: &BridgeRules) -> Vec<Element> {
     let mut elements = vec![bridge_element(&rules.bridge)];
     if rules.internal {
         elements.push(internal_element(&rules.bridge));
+    }
+    if rules.gateway6.is_some() {
+        elements.push(bridge6_element(&rules.bridge));
     }
     elements
 }

@@ -53,6 +53,8 @@ fn key_types_are_those_of_nft() {
             (INTERNAL, ifname),
             (BRIDGES, ifname),
             (GUARDED, ifname),
+            (BRIDGES6, ifname),
+            (GUARDED6, ifname),
             (L2, ifname << 12 | 9 << 6 | 7)
         ]
     );

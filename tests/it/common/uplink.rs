@@ -70,6 +70,13 @@ impl Uplink {
         nsenter(&self.pid.to_string(), command, &self.home)
     }
 
+    /// Takes a device out of the network of the host whose PID 1 is `init`.
+    pub(crate) fn adopt(&self, init: u32, device: &str) {
+        let pid = self.pid.to_string();
+        let command = ["ip", "link", "set", device, "netns", &pid];
+        nsenter(&init.to_string(), &command, &self.home).ok();
+    }
+
     /// Starts an HTTP server on a free port that answers everything with the address it sees.
     pub(crate) fn serve_peer_address(&self) -> SocketAddr {
         let listener = self.bind(0);
