@@ -1,11 +1,14 @@
 //! How large a packet may be: on the bottle's links, and on the way out.
 
+use std::io::Write;
+use std::net::TcpListener;
+use std::thread;
 use std::time::Duration;
 
 use serde_json::Value;
 
 use crate::common::bottle::{HEALTH, assert_answers, assert_echoes, down, up};
-use crate::common::{TestHost, poll};
+use crate::common::{TestHost, netns};
 
 const CONTAINER: &str = "claude-bottle-sidecars-demo";
 const NETWORK: &str = "claude-bottle-bundle-demo";
@@ -54,7 +57,7 @@ fn the_smaller_mtu_of_both_ways_out_counts() {
     let mut host = TestHost::new();
     host.uplink();
     for words in [
-        "ip link add six0 mtu 1400 type dummy",
+        "ip link add six0 mtu 1400 type bridge",
         "ip link set six0 up",
         "ip -6 address add 2001:db8::2/64 dev six0 nodad",
         "ip -6 route add default via 2001:db8::1",
@@ -73,13 +76,13 @@ fn the_smaller_mtu_of_both_ways_out_counts() {
 /// bottle —1500— host —1500— outside —1400— far, which asks for segments that only fit into 1500.
 #[test]
 fn a_bundle_learns_the_mtu_of_a_path_through_nat() {
-    const FAR: &str = "198.51.100.2";
+    const FAR: &str = "198.51.100.2:7000";
     const BYTES: usize = 3 << 20;
     let mut host = TestHost::new();
+    host.uplink();
     host.run(["ip", "netns", "add", "far"]).ok();
     let link = "ip link add far0 mtu 1400 type veth peer name eth0 mtu 1400 netns far";
     host.run(link.split(' ').collect::<Vec<_>>()).ok();
-    host.uplink();
     let init = host.init();
     let uplink = host.existing_uplink();
     uplink.adopt(init, "far0");
@@ -98,20 +101,20 @@ fn a_bundle_learns_the_mtu_of_a_path_through_nat() {
     ] {
         host.netns_run("far", words.split(' ').collect::<Vec<_>>()).ok();
     }
-    let sink = "busybox nc -l -p 7000 | wc -c >/run/received";
-    let mut server = host.spawn(["ip", "netns", "exec", "far", "sh", "-c", sink]);
-    let listens = || host.netns_run("far", ["ss", "-Hltn"]).ok().stdout().contains(":7000");
-    assert!(poll(Duration::from_secs(5), listens));
+    let listener = netns::inside(&host.netns(Some("far")), || TcpListener::bind(FAR).unwrap());
+    let sink = thread::spawn(move || {
+        let (mut stream, _) = listener.accept().unwrap();
+        std::io::copy(&mut stream, &mut std::io::sink()).unwrap()
+    });
     up(&host, &["demo"]);
-    let source = format!("head -c {BYTES} /dev/zero | timeout 20 busybox nc {FAR} 7000");
-    host.netns_run(CONTAINER, ["sh", "-c", &source]).ok();
-    let received = || host.run(["cat", "/run/received"]).stdout().trim() == BYTES.to_string();
-    assert!(poll(Duration::from_secs(5), received), "the transfer did not come to its end");
-    let route = host.netns_run(CONTAINER, ["ip", "route", "get", FAR]).ok().stdout();
+    let limit = Duration::from_secs(5);
+    let mut stream = netns::connect(&host.netns(Some(CONTAINER)), FAR.parse().unwrap(), limit);
+    stream.as_mut().unwrap().write_all(&vec![0; BYTES]).unwrap();
+    drop(stream);
+    assert_eq!(sink.join().unwrap(), BYTES as u64);
+    let route = host.netns_run(CONTAINER, ["ip", "route", "get", "198.51.100.2"]).ok().stdout();
     assert!(route.contains("mtu 1400"), "{route}");
-    server.kill();
     down(&host, "demo");
     host.run(["ip", "netns", "del", "far"]).ok();
-    host.run(["rm", "/run/received"]).ok();
     host.run(["sh", "-c", "umount /run/netns; rmdir /run/netns; true"]).ok();
 }
