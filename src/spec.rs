@@ -221,6 +221,20 @@ pub struct RunOptions {
     pub read_only: bool,
     /// A small init is PID 1.
     pub init: bool,
+    /// When the image is fetched from its registry.
+    pub pull: PullPolicy,
+}
+
+/// When an image is fetched from its registry, as `docker run --pull`. The built-in image never is.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum PullPolicy {
+    /// Each time: only what changed is fetched.
+    Always,
+    /// When the store does not have it.
+    #[default]
+    Missing,
+    /// Never: it must have been loaded or pulled.
+    Never,
 }
 
 /// How a bundle is launched: everything but its addresses and its image.

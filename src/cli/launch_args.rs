@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::net::{Ipv4Addr, Ipv6Addr};
 
-use carboy::spec::LimitOptions;
+use carboy::spec::{LimitOptions, PullPolicy};
 use carboy::{BottleSpec, LaunchOptions, RunOptions, Slug};
 use clap::Args;
 
@@ -12,6 +12,31 @@ use super::network_args::NetworkArgs;
 
 /// The image every bottle runs unless another is named.
 const DEFAULT_IMAGE: &str = carboy::oci::embedded::REFERENCE;
+
+/// When the image is fetched.
+#[derive(Debug, Args)]
+pub(super) struct PullArgs {
+    /// Fetch the image from its registry: each time, if it is missing in the store, or never
+    #[arg(long, value_name = "WHEN", default_value = "missing")]
+    pull: When,
+}
+
+#[derive(Clone, Copy, Debug, clap::ValueEnum)]
+enum When {
+    Always,
+    Missing,
+    Never,
+}
+
+impl PullArgs {
+    pub(super) fn policy(&self) -> PullPolicy {
+        match self.pull {
+            When::Always => PullPolicy::Always,
+            When::Missing => PullPolicy::Missing,
+            When::Never => PullPolicy::Never,
+        }
+    }
+}
 
 /// How the bundle runs.
 #[derive(Debug, Args)]
@@ -74,6 +99,7 @@ impl LaunchArgs {
             labels,
             read_only: self.read_only,
             init: self.init,
+            pull: PullPolicy::default(),
         };
         Ok(LaunchOptions {
             daemons_csv: self.daemons,
@@ -89,7 +115,7 @@ impl LaunchArgs {
 pub(super) struct BottleArgs {
     /// The bottle
     slug: Slug,
-    /// The image
+    /// The image: a name; `up` also takes a place as `image load` does, and loads it
     #[arg(long, value_name = "NAME", default_value = DEFAULT_IMAGE)]
     image: String,
     #[command(flatten)]

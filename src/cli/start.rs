@@ -7,7 +7,8 @@ use carboy::{BundleLaunchSpec, Engine, LaunchOptions, NetworkName, Slug};
 use serde_json::json;
 
 use super::exit::Failure;
-use super::launch_args::LaunchArgs;
+use super::image::load::image_name;
+use super::launch_args::{LaunchArgs, PullArgs};
 use super::output::Output;
 
 /// Start a bundle on a network that exists
@@ -15,7 +16,7 @@ use super::output::Output;
 pub(super) struct Args {
     /// The bottle
     slug: Slug,
-    /// The image
+    /// The image: a name, or a place as `image load` takes it
     image: String,
     /// The command to run instead of the image's
     #[arg(trailing_var_arg = true, allow_hyphen_values = true, value_name = "COMMAND")]
@@ -30,14 +31,17 @@ pub(super) struct Args {
     #[arg(long, value_name = "IP")]
     ip6: Option<Ipv6Addr>,
     #[command(flatten)]
+    pull: PullArgs,
+    #[command(flatten)]
     launch: LaunchArgs,
 }
 
 impl Args {
     pub(super) fn run(self, engine: &Engine, output: &Output) -> Result<ExitCode, Failure> {
         let network = engine.inspect_network(&self.network)?;
-        let LaunchOptions { daemons_csv, environment, volumes, run } =
+        let LaunchOptions { daemons_csv, environment, volumes, mut run } =
             self.launch.options(self.command)?;
+        run.pull = self.pull.policy();
         let spec = BundleLaunchSpec {
             slug: self.slug,
             network: self.network,
@@ -48,7 +52,7 @@ impl Args {
             daemons_csv,
             environment,
             volumes,
-            image: self.image,
+            image: image_name(engine, output, self.image)?,
             run,
         };
         let report = engine.start(&spec, &super::inherited)?;

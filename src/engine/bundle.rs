@@ -70,6 +70,8 @@ impl Engine {
     ) -> Result<StartReport, Error> {
         Self::require_bundle_privileges()?;
         let name = self.config.prefix.container(&spec.slug);
+        // Without the locks: it may take minutes.
+        self.ensure_image(&spec.image, spec.run.pull)?;
         let locks = self.lock_both(&spec.network, &name)?;
         let started = self.start_locked(spec, &name, inherited);
         let released = self.release_both(&spec.network, &name, locks);
@@ -276,9 +278,17 @@ impl Engine {
     ) -> Result<Vec<Resource>, Error> {
         let Some(slug) = slug else { return Ok(Vec::new()) };
         let network = self.config.prefix.network(slug);
-        let ip = port_rules::pinned_address(&name.veth())?.unwrap_or(Ipv4Addr::UNSPECIFIED);
+        let (ip, ip6) = port_rules::pinned_addresses(&name.veth())?;
+        let ip = ip.unwrap_or(Ipv4Addr::UNSPECIFIED);
         let spec = self.presumed_spec(&network)?;
-        Ok(plan::bundle(&spec, self.presumed_container(name, slug, ip), &self.config.netns))
+        let container = self.presumed_container(name, slug, ip);
+        let mut resources = plan::bundle(&spec, container, &self.config.netns);
+        for resource in &mut resources {
+            if let Resource::PortRules(rules) = resource {
+                rules.ip6 = ip6;
+            }
+        }
+        Ok(resources)
     }
 
     fn presumed_container(&self, name: &ContainerName, slug: &Slug, ip: Ipv4Addr) -> Container {
@@ -298,6 +308,7 @@ impl Engine {
                 user: String::new(),
             },
             volumes: Vec::new(),
+            tmpfs: Vec::new(),
             limits: Limits::default(),
             read_only: false,
             init: false,

@@ -20,6 +20,7 @@ use crate::net::facts::{self, Link};
 use crate::net::link;
 use crate::net::netlink::{self, Route};
 use crate::net::nft::{self, Transaction};
+use crate::net::nft_read::Reader;
 use crate::net::ruleset::{BRIDGES6, Family, GUARDED6, guarded6_element, ifname_of};
 use crate::net::spec::Uplink6;
 use crate::net::sysctl;
@@ -144,7 +145,7 @@ pub fn observe(spec: &Uplink6) -> Result<Presence, Error> {
     if mode == Mode::Off {
         return Ok(Presence::Absent);
     }
-    let guarded = nft::has_element(&guarded6_element(&spec.device))?;
+    let guarded = Reader::open()?.look_up(&[guarded6_element(&spec.device)])? != [None];
     Ok(differences(&spec.device, mode, guarded).into_presence())
 }
 
@@ -167,7 +168,7 @@ pub fn repair(spec: &Uplink6, _drift: &[Drift]) -> Result<(), Error> {
     match look(spec)? {
         Mode::Ours => guard(&spec.device),
         Mode::Theirs => {
-            let elements = [guarded6_element(&spec.device)];
+            let elements = vec![guarded6_element(&spec.device)].into();
             elements::remove(&object(&spec.device), &elements).map(|_| ())
         }
         Mode::Off => Ok(()),
@@ -181,11 +182,12 @@ pub fn repair(spec: &Uplink6, _drift: &[Drift]) -> Result<(), Error> {
 /// # Errors
 /// What the kernel said.
 pub fn remove(spec: &Uplink6) -> Result<Removal, Error> {
-    if !nft::elements(Family::Inet, BRIDGES6)?.is_empty() || bridge::any_left_with_ipv6()? {
+    let reader = Reader::open()?;
+    if !reader.elements(Family::Inet, BRIDGES6)?.is_empty() || bridge::any_left_with_ipv6()? {
         return Ok(Removal::Absent);
     }
     let object = object(&spec.device);
-    let guarded = nft::elements(Family::Inet, GUARDED6)?;
+    let guarded = reader.elements(Family::Inet, GUARDED6)?;
     let mut devices: Vec<_> = guarded.iter().filter_map(|e| ifname_of(&e.key)).collect();
     if !devices.contains(&spec.device) {
         devices.push(spec.device.clone());
@@ -207,7 +209,7 @@ pub fn remove(spec: &Uplink6) -> Result<Removal, Error> {
         }
         Ok(any)
     })?;
-    let forgotten = elements::remove(&object, &guarded)?;
+    let forgotten = elements::remove(&object, &guarded.into())?;
     Ok(if turned_off { Removal::Removed } else { forgotten })
 }
 

@@ -1,6 +1,7 @@
 //! Images and containers: the store, the unpacked layers, the runtime specification, libcontainer.
 
 mod archive;
+mod bounded;
 pub mod capabilities;
 pub(crate) mod cgroup;
 pub(crate) mod container;
@@ -11,6 +12,7 @@ pub mod etc_files;
 mod executor;
 #[cfg(test)]
 mod fixture;
+pub mod healthcheck;
 pub mod helper;
 pub mod identity;
 mod image_config;
@@ -20,7 +22,9 @@ pub mod log;
 mod manifest;
 pub mod process;
 pub mod reference;
+pub mod registry;
 mod rootfs;
+pub mod rootfs_image;
 mod runtime;
 mod runtime_error;
 pub mod runtime_spec;
@@ -30,9 +34,13 @@ pub mod source;
 pub mod spec;
 pub mod status;
 pub mod store;
+pub mod transport;
+mod tree_tar;
 pub mod unpack;
 pub mod user;
+mod variant;
 pub mod volume;
 
 pub use self::error::StoreError;
+pub use self::registry::RegistryError;
 pub use self::runtime_error::RuntimeError;

@@ -34,6 +34,9 @@ pub struct Container {
     pub process: Process,
     /// Host directories and files that are seen inside.
     pub volumes: Vec<Volume>,
+    /// Directories that the image declares as volumes, and that get an empty file system in memory.
+    #[serde(default)]
+    pub tmpfs: Vec<PathBuf>,
     /// Bounds on what it may use.
     pub limits: Limits,
     /// The root file system cannot be written.

@@ -27,6 +27,7 @@ fn container() -> Container {
             user: String::new(),
         },
         volumes: vec![],
+        tmpfs: vec![],
         limits: Limits::default(),
         read_only: false,
         init: false,
