@@ -27,6 +27,7 @@ mod registry;
 mod start_stop;
 mod store;
 mod up_down;
+mod uplink6;
 mod verbs;
 
 use std::path::Path;
