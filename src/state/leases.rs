@@ -113,7 +113,7 @@ mod tests {
         for lease in [&one, &two, &six, &one] {
             state.lease(lease).unwrap();
         }
-        assert_eq!(state.leases_of_others(&one.network).unwrap(), [two.clone()]);
+        assert_eq!(state.leases_of_others(&one.network).unwrap(), std::slice::from_ref(&two));
         assert_eq!(state.leases_of_others(&two.network).unwrap().len(), 2);
         assert!(two.overlaps("10.0.0.0/16".parse().unwrap()));
         assert!(two.overlaps("10.0.1.128/25".parse().unwrap()));
