@@ -76,6 +76,7 @@ impl Host for KernelHost<'_> {
         Ok(match resource {
             Resource::Firewall(r) => net::firewall::create(r)?,
             Resource::Uplink(r) => net::uplink::create(r)?,
+            Resource::Uplink6(r) => net::uplink6::create(r)?,
             Resource::Bridge(r) => net::bridge::create(r)?,
             Resource::BridgeRules(r) => net::bridge_rules::create(r)?,
             Resource::Netns(r) => net::netns::create(r)?,
@@ -94,6 +95,7 @@ impl Host for KernelHost<'_> {
         Ok(match resource {
             Resource::Firewall(r) => net::firewall::observe(r)?,
             Resource::Uplink(r) => net::uplink::observe(r)?,
+            Resource::Uplink6(r) => net::uplink6::observe(r)?,
             Resource::Bridge(r) => net::bridge::observe(r)?,
             Resource::BridgeRules(r) => net::bridge_rules::observe(r)?,
             Resource::Netns(r) => net::netns::observe(r)?,
@@ -109,6 +111,7 @@ impl Host for KernelHost<'_> {
         match resource {
             Resource::Firewall(r) => net::firewall::repair(r, drift)?,
             Resource::Uplink(r) => net::uplink::repair(r, drift)?,
+            Resource::Uplink6(r) => net::uplink6::repair(r, drift)?,
             Resource::Bridge(r) => net::bridge::repair(r, drift)?,
             Resource::BridgeRules(r) => net::bridge_rules::repair(r, drift)?,
             Resource::Netns(r) => net::netns::repair(r, drift)?,
@@ -128,6 +131,7 @@ impl Host for KernelHost<'_> {
         Ok(match resource {
             Resource::Firewall(r) => net::firewall::remove(r)?,
             Resource::Uplink(r) => net::uplink::remove(r)?,
+            Resource::Uplink6(r) => net::uplink6::remove(r)?,
             Resource::Bridge(r) => net::bridge::remove(r)?,
             Resource::BridgeRules(r) => net::bridge_rules::remove(r)?,
             Resource::Netns(r) => net::netns::remove(r)?,

@@ -11,7 +11,7 @@ use crate::names::{ContainerName, GuestName, NetworkName, Slug};
 use crate::net::policy::HostPort;
 use crate::net::spec::{
     Bridge, BridgeRules, End, Firewall, GuestPeer, GuestRules, MacAddr, Netns, PortRules, Uplink,
-    Veth,
+    Uplink6, Veth,
 };
 use crate::oci::spec::Container;
 use crate::resource::Resource;
@@ -63,6 +63,9 @@ pub fn network(spec: &NetworkSpec) -> Vec<Resource> {
     let mut resources = vec![Resource::Firewall(Firewall {})];
     if let (Some(device), false) = (&spec.uplink, spec.policy.internal) {
         resources.push(Resource::Uplink(Uplink { device: device.clone() }));
+    }
+    if let (Some(device), false) = (&spec.uplink6, spec.policy.internal) {
+        resources.push(Resource::Uplink6(Uplink6 { device: device.clone() }));
     }
     // The rules before the links: from its first moment a bridge is closed.
     resources.push(Resource::BridgeRules(BridgeRules {
@@ -124,7 +127,11 @@ pub fn guest(network: &NetworkSpec, side: &GuestSpec) -> Vec<Resource> {
         group: link_group(&network.name),
     };
     vec![
-        Resource::Netns(Netns { name: side.name.clone().into(), path: side.netns.clone() }),
+        Resource::Netns(Netns {
+            name: side.name.clone().into(),
+            path: side.netns.clone(),
+            ipv6: ip6.is_some(),
+        }),
         Resource::GuestRules(rules),
         Resource::Veth(veth),
     ]
@@ -140,7 +147,13 @@ pub fn shared_count(resources: &[Resource]) -> usize {
     resources
         .iter()
         .take_while(|r| {
-            matches!(r, Resource::Firewall(_) | Resource::Uplink(_) | Resource::BridgeRules(_))
+            matches!(
+                r,
+                Resource::Firewall(_)
+                    | Resource::Uplink(_)
+                    | Resource::Uplink6(_)
+                    | Resource::BridgeRules(_)
+            )
         })
         .count()
 }
@@ -175,7 +188,7 @@ pub fn port(
         group: link_group(&network.name),
     };
     vec![
-        Resource::Netns(Netns { name: name.clone().into(), path: netns }),
+        Resource::Netns(Netns { name: name.clone().into(), path: netns, ipv6: ip6.is_some() }),
         Resource::PortRules(PortRules {
             bridge: veth.bridge.clone(),
             veth: veth.name.clone(),
@@ -345,6 +358,7 @@ mod tests {
             mtu: 1400,
             uplink: Some(crate::names::IfName::new("eth0").unwrap()),
             guest: None,
+            uplink6: None,
         }
     }
 

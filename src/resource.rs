@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::error::Classify;
 use crate::net::spec::{
-    Bridge, BridgeRules, Firewall, GuestPeer, GuestRules, Netns, PortRules, Uplink, Veth,
+    Bridge, BridgeRules, Firewall, GuestPeer, GuestRules, Netns, PortRules, Uplink, Uplink6, Veth,
 };
 use crate::oci::spec::Container;
 use crate::presence::{Creation, Drift, Presence, Removal};
@@ -19,6 +19,8 @@ pub enum Resource {
     Firewall(Firewall),
     /// Forwarding on the device that leads out; shared.
     Uplink(Uplink),
+    /// The same for IPv6; shared.
+    Uplink6(Uplink6),
     /// The bottle's bridge.
     Bridge(Bridge),
     /// The bridge's firewall entries.
@@ -42,6 +44,7 @@ impl fmt::Display for Resource {
         match self {
             Self::Firewall(_) => write!(f, "firewall table"),
             Self::Uplink(u) => write!(f, "forwarding on {}", u.device),
+            Self::Uplink6(u) => write!(f, "IPv6 forwarding on {}", u.device),
             Self::Bridge(b) => write!(f, "bridge {} ({})", b.name, b.network),
             Self::BridgeRules(r) => write!(f, "firewall entries of bridge {}", r.bridge),
             Self::Netns(n) => write!(f, "network namespace {}", n.name),

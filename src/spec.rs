@@ -207,6 +207,9 @@ pub struct NetworkSpec {
     pub mtu: u32,
     /// The device that leads out, if the host has one.
     pub uplink: Option<IfName>,
+    /// The same for IPv6, if the network has it.
+    #[serde(default)]
+    pub uplink6: Option<IfName>,
     /// Its guest side, if one is attached.
     #[serde(default)]
     pub guest: Option<GuestSpec>,

@@ -12,6 +12,9 @@ pub const LONGEST_PREFIX6: u8 = 126;
 /// The largest network.
 pub const SHORTEST_PREFIX6: u8 = 48;
 
+/// The least that a link with IPv6 carries, in bytes (RFC 8200, section 5).
+pub const LEAST_MTU6: u32 = 1280;
+
 /// IPv6 addresses that cannot be.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum AddressError6 {
@@ -56,6 +59,12 @@ pub enum AddressError6 {
         meaning: &'static str,
         /// The subnet.
         subnet: Ipv6Net,
+    },
+    /// A link that carries less than IPv6 asks for.
+    #[error("an MTU of {mtu} is too small for IPv6, which needs {LEAST_MTU6}")]
+    Mtu {
+        /// In bytes.
+        mtu: u32,
     },
     /// An IPv6 gateway or address where there is no IPv6 range.
     #[error("{role} {ip} needs an IPv6 subnet")]

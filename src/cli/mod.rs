@@ -16,6 +16,7 @@ mod network;
 mod network_args;
 mod output;
 mod plan;
+mod port;
 mod progress;
 mod ps;
 mod settings;
@@ -54,6 +55,7 @@ enum Verb {
     Denied(denied::Args),
     Ps(ps::Args),
     Inspect(inspect::Args),
+    Port(port::Args),
     Network(network::Args),
     Guest(guest::Args),
     Image(image::Args),
@@ -101,6 +103,7 @@ impl Verb {
             Self::Denied(args) => args.run(engine, output),
             Self::Ps(args) => args.run(engine, output),
             Self::Inspect(args) => args.run(engine, output),
+            Self::Port(args) => args.run(engine, output),
             Self::Network(args) => args.run(engine, output),
             Self::Guest(args) => args.run(engine, output),
             Self::Image(args) => args.run(engine, output),

@@ -182,7 +182,7 @@ impl Engine {
     ) -> Result<Placed, Error> {
         let name = container.name.clone();
         let state = container.state.clone();
-        let (resolv_conf, note) = resolv_conf(container.internal);
+        let (resolv_conf, note) = resolv_conf(container.ip6.is_some(), container.internal);
         let feed = network
             .log_group
             .map(|group| Feed { protocol: nflog::PROTOCOL, setup: nflog::setup(group) });
@@ -417,10 +417,10 @@ pub(super) struct Wish<'a> {
 }
 
 /// The content of the bundle's resolver configuration, from the host's.
-fn resolv_conf(internal: bool) -> (String, Option<String>) {
+fn resolv_conf(ipv6: bool, internal: bool) -> (String, Option<String>) {
     let read = |path: &str| fs::read_to_string(Path::new(path)).ok();
     let host = read(RESOLV_CONF).unwrap_or_default();
     let resolved = read(RESOLVED_CONF);
-    let conf = etc_files::resolv_conf(&host, resolved.as_deref(), internal);
+    let conf = etc_files::resolv_conf(&host, resolved.as_deref(), ipv6, internal);
     (conf.text, conf.note)
 }

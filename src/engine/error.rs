@@ -1,6 +1,6 @@
 //! Why a verb could not be done.
 
-use ipnet::Ipv4Net;
+use ipnet::{IpNet, Ipv4Net};
 
 use crate::error::{Classify, ErrorKind};
 use crate::fsutil::PathError;
@@ -107,7 +107,7 @@ pub enum Error {
     #[error("subnet {subnet} overlaps {taken}")]
     Overlap {
         /// The range.
-        subnet: Ipv4Net,
+        subnet: IpNet,
         /// What is in the way, for people.
         taken: String,
     },

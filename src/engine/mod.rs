@@ -5,11 +5,13 @@
 
 mod bottle;
 mod bundle;
+mod choice;
 mod denied;
 mod error;
 mod guest;
 mod images;
 mod network;
+mod ports;
 mod pull;
 mod ready;
 mod view;
@@ -31,6 +33,7 @@ pub use self::denied::{DeniedFlow, DeniedReader};
 pub use self::error::Error;
 pub use self::guest::{DetachReport, GuestReport};
 pub use self::network::{NetworkReport, NetworkRequest};
+pub use self::ports::{Port, PortAddress};
 pub use self::view::{BottleState, BottleStatus, Listing, NetworkStatus};
 
 /// An installation of carboy on this host. Making one does nothing.

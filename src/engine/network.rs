@@ -1,16 +1,15 @@
 //! Networks: create, remove, and what `up` needs of both.
 
-use std::collections::HashSet;
 use std::net::{Ipv4Addr, Ipv6Addr};
 use std::time::Duration;
 
 use ipnet::{Ipv4Net, Ipv6Net};
 
+use super::choice::check_mtu;
 use super::{Engine, Error, rolled_back, settle};
 use crate::host::{HostError, KernelHost};
 use crate::names::{NetworkName, Slug};
-use crate::net::nflog;
-use crate::net::overlap::{self, default_route};
+use crate::net::overlap::{default_route, default_route6};
 use crate::net::policy::NetworkPolicy;
 use crate::plan;
 use crate::reconcile::{self, Expect, RemoveError, Transaction};
@@ -19,7 +18,7 @@ use crate::spec::{AddressError6, NetworkAddresses, NetworkAddresses6, NetworkSpe
 use crate::state::{NetworkRecord, Phase, StateError};
 
 /// What is used where the host has no way out to take the value from.
-const DEFAULT_MTU: u32 = 1500;
+pub(super) const DEFAULT_MTU: u32 = 1500;
 
 /// A network as asked for. What is `None` is chosen, or kept from the network that exists.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -142,6 +141,8 @@ impl Engine {
         };
         let mut transaction = Transaction::new();
         let guard = self.state.lock_host()?;
+        // A call that was killed may have written the record alone.
+        self.lease(&record.spec)?;
         let applied = transaction.apply(host, &record.resources, expect);
         let changed = !transaction.changes().is_empty();
         let record = NetworkRecord { phase: Phase::Done, ..record };
@@ -158,14 +159,18 @@ impl Engine {
         Ok(Ensured { record, fresh: false, changed })
     }
 
-    /// The record with the device that leads out now: the host's default route may have moved.
+    /// The record with the devices that lead out now: the host's default route may have moved.
     /// Forwarding on the old device goes with the last bottle.
     pub(super) fn follow_uplink(&self, record: NetworkRecord) -> Result<NetworkRecord, Error> {
         let uplink = default_route()?.map(|route| route.device);
-        if uplink == record.spec.uplink {
+        let uplink6 = match record.spec.addresses6 {
+            Some(_) => default_route6()?.map(|route| route.device),
+            None => None,
+        };
+        if (&uplink, &uplink6) == (&record.spec.uplink, &record.spec.uplink6) {
             return Ok(record);
         }
-        let spec = NetworkSpec { uplink, ..record.spec };
+        let spec = NetworkSpec { uplink, uplink6, ..record.spec };
         let resources = plan::network(&spec);
         let record = NetworkRecord { phase: Phase::Applying, spec, resources };
         self.state.write_network(&record)?;
@@ -185,8 +190,10 @@ impl Engine {
         let mut record = NetworkRecord { phase: Phase::Applying, spec, resources };
         self.state.write_network(&record)?;
         let mut transaction = Transaction::new();
-        let applied = transaction.apply(host, &record.resources, Expect::Fresh);
-        let settled = applied.map_err(Error::from).and_then(|()| {
+        let leased = self.lease(&record.spec);
+        let applied =
+            leased.and_then(|()| Ok(transaction.apply(host, &record.resources, Expect::Fresh)?));
+        let settled = applied.and_then(|()| {
             record.phase = Phase::Done;
             Ok(self.state.write_network(&record)?)
         });
@@ -200,69 +207,6 @@ impl Engine {
         }
         drop(guard);
         Ok(Ensured { record, fresh: true, changed: true })
-    }
-
-    /// The network as it will be: with a range that is free, and the host's way out.
-    pub(super) fn choose(&self, request: &NetworkRequest) -> Result<NetworkSpec, Error> {
-        let route = default_route()?;
-        let addresses = match request.subnet {
-            Some(subnet) => {
-                let addresses = NetworkAddresses::new(subnet, request.gateway)?;
-                if let Some(taken) = overlap::find(subnet, &request.name.bridge())? {
-                    let taken = self.name_of(&taken);
-                    return Err(Error::Overlap { subnet, taken });
-                }
-                addresses
-            }
-            None => self.choose_addresses(request)?,
-        };
-        let policy = request.policy.clone().normalized();
-        let log_group = if policy.log_drops { self.choose_log_group(&request.name)? } else { None };
-        Ok(NetworkSpec {
-            name: request.name.clone(),
-            addresses,
-            addresses6: request.addresses6()?,
-            policy,
-            log_group,
-            mtu: request.mtu.or(route.as_ref().map(|r| r.mtu)).unwrap_or(DEFAULT_MTU),
-            uplink: route.map(|r| r.device),
-            guest: None,
-        })
-    }
-
-    fn choose_addresses(&self, request: &NetworkRequest) -> Result<NetworkAddresses, Error> {
-        let bridge = request.name.bridge();
-        for subnet in self.config.pool.candidates(&request.seed) {
-            if request.gateway.is_some_and(|gateway| !subnet.contains(&gateway)) {
-                continue;
-            }
-            if overlap::find(subnet, &bridge)?.is_none() {
-                return Ok(NetworkAddresses::new(subnet, request.gateway)?);
-            }
-        }
-        Err(Error::PoolExhausted { pool: self.config.pool.range })
-    }
-
-    /// A netlink group that no other network has its denied packets told to.
-    fn choose_log_group(&self, name: &NetworkName) -> Result<Option<u16>, Error> {
-        let mut taken = HashSet::new();
-        for other in self.state.network_names()?.iter().filter(|other| *other != name) {
-            match self.state.network(other) {
-                Ok(record) => taken.extend(record.and_then(|record| record.spec.log_group)),
-                Err(StateError::Unreadable { .. }) => {}
-                Err(e) => return Err(e.into()),
-            }
-        }
-        Ok(nflog::groups(plan::link_group(name)).find(|group| !taken.contains(group)))
-    }
-
-    /// What is in the way, by the bottle's name where it is one of ours.
-    fn name_of(&self, taken: &overlap::Taken) -> String {
-        let names = self.state.network_names().unwrap_or_default();
-        match names.iter().find(|n| n.bridge().as_str() == taken.device) {
-            Some(network) => format!("network {network} ({taken})"),
-            None => taken.to_string(),
-        }
     }
 
     /// Removes what there is of the network, with a record or without. The caller holds its lock.
@@ -321,6 +265,7 @@ impl Engine {
             log_group: None,
             mtu: DEFAULT_MTU,
             uplink: default_route()?.map(|r| r.device),
+            uplink6: default_route6()?.map(|r| r.device),
             guest: None,
         };
         spec.guest = slug.map(|slug| self.presumed_guest(&slug, &spec));
@@ -345,7 +290,11 @@ pub(super) fn check_addresses(
     bundle_ip: Option<Ipv4Addr>,
     bundle_ip6: Option<Ipv6Addr>,
 ) -> Result<(), Error> {
-    match (request.addresses6()?, bundle_ip6) {
+    let addresses6 = request.addresses6()?;
+    if let Some(mtu) = request.mtu {
+        check_mtu(mtu, addresses6)?;
+    }
+    match (addresses6, bundle_ip6) {
         (Some(addresses), ip) => {
             addresses.bundle_ip(ip)?;
         }

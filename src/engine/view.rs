@@ -106,6 +106,9 @@ pub struct NetworkStatus {
     pub mtu: u32,
     /// The device that leads out, if the host has one.
     pub uplink: Option<String>,
+    /// The same for IPv6, if the network has it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub uplink6: Option<String>,
     /// The containers on it.
     pub bundles: Vec<String>,
 }
@@ -285,6 +288,7 @@ impl Engine {
             policy: spec.policy,
             mtu: spec.mtu,
             uplink: spec.uplink.map(|u| u.to_string()),
+            uplink6: spec.uplink6.map(|u| u.to_string()),
             bundles: users.into_iter().map(|(container, _)| container.to_string()).collect(),
             name: spec.name,
         })
@@ -309,6 +313,7 @@ fn network_of(record: &BundleRecord) -> Option<NetworkSpec> {
         mtu: veth.mtu,
         uplink: None,
         guest: None,
+        uplink6: None,
     })
 }
 

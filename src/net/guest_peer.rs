@@ -1,11 +1,13 @@
 //! The bundle's neighbour entry for the guest: ARP between them is dropped, so that neither can
 //! take an address of the other.
 
+use std::net::IpAddr;
+
 use crate::net::diff::Differences;
 use crate::net::error::Error;
 use crate::net::netlink::{self, Route};
 use crate::net::spec::{CONTAINER_IFNAME, GuestPeer, MacAddr};
-use crate::net::{facts, link, netns};
+use crate::net::{address, facts, link, netns};
 use crate::presence::{Creation, Drift, Presence, Removal};
 
 const FEATURE: &str = "neighbour tables (CONFIG_INET)";
@@ -38,12 +40,29 @@ fn missing(spec: &GuestPeer) -> Error {
     Error::Missing { object: format!("{CONTAINER_IFNAME} in {}", spec.netns.display()) }
 }
 
-async fn read(route: &mut Route, index: u32, spec: &GuestPeer) -> Result<Option<MacAddr>, Error> {
-    Ok(facts::pinned_neighbour(route.one(link::get_neighbour(index, spec.guest.ip)).await?))
+/// The guest's addresses.
+fn addresses(spec: &GuestPeer) -> Vec<IpAddr> {
+    let ip6 = spec.guest.ip6.map(IpAddr::V6);
+    [IpAddr::V4(spec.guest.ip)].into_iter().chain(ip6).collect()
+}
+
+/// The entries for each of the addresses, as far as they are there.
+async fn read(
+    route: &mut Route,
+    index: u32,
+    spec: &GuestPeer,
+) -> Result<Vec<(IpAddr, Option<MacAddr>)>, Error> {
+    let mut entries = Vec::new();
+    for ip in addresses(spec) {
+        let entry = route.one(address::get_neighbour(index, ip)).await?;
+        entries.push((ip, facts::pinned_neighbour(entry)));
+    }
+    Ok(entries)
 }
 
 async fn write(route: &mut Route, index: u32, spec: &GuestPeer) -> Result<(), Error> {
-    route.all(vec![link::set_neighbour(index, spec.guest.ip, spec.guest.mac)]).await
+    let entry = |ip| address::set_neighbour(index, ip, spec.guest.mac);
+    route.all(addresses(spec).into_iter().map(entry).collect()).await
 }
 
 /// Adds the entry if there is none.
@@ -52,7 +71,7 @@ async fn write(route: &mut Route, index: u32, spec: &GuestPeer) -> Result<(), Er
 /// [`Error::Missing`] without the bundle's link, else what the kernel said.
 pub fn create(spec: &GuestPeer) -> Result<Creation, Error> {
     inside(spec, async |route, index| {
-        if read(route, index, spec).await?.is_some() {
+        if read(route, index, spec).await?.iter().any(|(_, mac)| mac.is_some()) {
             return Ok(Creation::Exists);
         }
         write(route, index, spec).await?;
@@ -61,22 +80,22 @@ pub fn create(spec: &GuestPeer) -> Result<Creation, Error> {
     .ok_or_else(|| missing(spec))
 }
 
-fn differences(spec: &GuestPeer, mac: Option<MacAddr>) -> Differences<()> {
-    let mut found = Differences::new();
-    found.expect((), object(spec), spec.guest.mac, mac);
-    found
-}
-
-/// Compares the entry with the spec.
+/// Compares the entries with the spec.
 ///
 /// # Errors
 /// If the kernel cannot be asked.
 pub fn observe(spec: &GuestPeer) -> Result<Presence, Error> {
-    let mac = inside(spec, async |route, index| read(route, index, spec).await)?.flatten();
-    Ok(match mac {
-        None => Presence::Absent,
-        mac => differences(spec, mac).into_presence(),
-    })
+    let entries = inside(spec, async |route, index| read(route, index, spec).await)?;
+    let entries = entries.unwrap_or_default();
+    if !entries.iter().any(|(_, mac)| mac.is_some()) {
+        return Ok(Presence::Absent);
+    }
+    let mut found = Differences::new();
+    for (ip, mac) in entries {
+        let resource = format!("neighbour {ip} in {}", spec.netns.display());
+        found.expect((), resource, spec.guest.mac, mac);
+    }
+    Ok(found.into_presence())
 }
 
 /// Puts the entry right.
@@ -96,10 +115,13 @@ pub fn repair(spec: &GuestPeer, drift: &[Drift]) -> Result<(), Error> {
 /// What the kernel said.
 pub fn remove(spec: &GuestPeer) -> Result<Removal, Error> {
     let removed = inside(spec, async |route, index| {
-        if read(route, index, spec).await? != Some(spec.guest.mac) {
+        let ours = read(route, index, spec).await?.into_iter();
+        let ours = ours.filter(|(_, mac)| *mac == Some(spec.guest.mac));
+        let requests: Vec<_> = ours.map(|(ip, _)| address::delete_neighbour(index, ip)).collect();
+        if requests.is_empty() {
             return Ok(Removal::Absent);
         }
-        route.all(vec![link::delete_neighbour(index, spec.guest.ip)]).await?;
+        route.all(requests).await?;
         Ok(Removal::Removed)
     })?;
     Ok(removed.unwrap_or(Removal::Absent))

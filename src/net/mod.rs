@@ -9,8 +9,10 @@
 //! that create or remove [`firewall`], [`uplink`] and [`bridge_rules`], from the first shared
 //! resource of a bottle up to its bridge's entry, with a lock of the whole host.
 
+mod address;
 mod altname;
 pub mod bridge;
+mod bridge_look;
 pub mod bridge_rules;
 mod chain_diff;
 mod diff;
@@ -37,6 +39,7 @@ pub mod ruleset;
 pub mod spec;
 mod sysctl;
 pub mod uplink;
+pub mod uplink6;
 pub mod veth;
 mod veth_look;
 

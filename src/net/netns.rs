@@ -31,7 +31,8 @@ const LOOPBACK: u32 = 1;
 /// What marks a namespace as ours: the alias of its `lo`, set before the namespace is mounted.
 const ALIAS: &str = "carboy";
 
-/// Where IPv6 is turned off: for all, for what comes later, and for the one that is there.
+/// Where IPv6 is switched: for all, for what comes later, and for the one that is there. In this
+/// order, for `all` sets the others too.
 const IPV6_SWITCHES: [&str; 3] = ["all", "default", "lo"];
 
 fn object(spec: &Netns) -> String {
@@ -49,7 +50,7 @@ pub(crate) fn open(path: &Path) -> Result<File, Error> {
     }
 }
 
-/// Makes the namespace if its path is free: IPv6 off inside, `lo` up.
+/// Makes the namespace if its path is free: IPv6 off inside but for `lo` where it is wanted, `lo` up.
 ///
 /// # Errors
 /// What the kernel said; the path is free again then.
@@ -81,9 +82,7 @@ fn make(spec: &Netns) -> Result<(), Error> {
     let object = object(spec);
     netlink::on_thread(&object, || {
         unshare(CloneFlags::CLONE_NEWNET).map_err(|e| Error::system(&object, "make", e))?;
-        for switch in IPV6_SWITCHES {
-            sysctl::disable_ipv6(&object, switch)?;
-        }
+        switch_ipv6(spec)?;
         netlink::block_on(&object, FEATURE, async |route| {
             route.all(vec![link::set_up(LOOPBACK), link::set_alias(LOOPBACK, ALIAS)]).await
         })?;
@@ -92,6 +91,16 @@ fn make(spec: &Netns) -> Result<(), Error> {
         mount(Some(source), &spec.path, none, MsFlags::MS_BIND, none)
             .map_err(|e| Error::system(&object, "mount", e))
     })
+}
+
+/// Off for all there is and comes; on for `lo` alone, if at all. The veth pair turns it on for its
+/// own end. Works on the thread's namespace.
+fn switch_ipv6(spec: &Netns) -> Result<(), Error> {
+    let object = object(spec);
+    for switch in IPV6_SWITCHES {
+        sysctl::disable_ipv6(&object, switch)?;
+    }
+    if spec.ipv6 { sysctl::enable_ipv6(&object, "lo") } else { Ok(()) }
 }
 
 /// What stands at the path.
@@ -151,7 +160,7 @@ fn is_namespace(object: &str, path: &Path) -> Result<bool, Error> {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Part {
     Mount,
-    Ipv6(&'static str),
+    Ipv6,
     Loopback,
 }
 
@@ -173,9 +182,9 @@ fn differences(spec: &Netns, namespace: Option<&File>) -> Result<Differences<Par
     for (switch, disabled) in switches {
         let resource = format!("netns {} IPv6 {switch}", spec.name);
         found.expect_if_known(
-            Part::Ipv6(switch),
+            Part::Ipv6,
             resource,
-            "off",
+            on_off(spec.ipv6 && switch == "lo"),
             disabled.map(|disabled| on_off(!disabled)),
         );
     }
@@ -214,7 +223,7 @@ pub fn repair(spec: &Netns, drift: &[Drift]) -> Result<(), Error> {
     netlink::run_in(&object, FEATURE, &namespace, async |route| {
         for part in parts {
             match part {
-                Part::Ipv6(switch) => sysctl::disable_ipv6(&object, switch)?,
+                Part::Ipv6 => switch_ipv6(spec)?,
                 Part::Loopback => route.all(vec![link::set_up(LOOPBACK)]).await?,
                 // Only a half-made namespace lacks its mount.
                 Part::Mount => {}

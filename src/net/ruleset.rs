@@ -17,7 +17,9 @@ mod words;
 
 use std::borrow::Cow;
 
-pub use element::{Element, Way, bridge_element, drop_element, guarded_element, ifname_of};
+pub use element::{
+    Element, Way, bridge_element, drop_element, guarded_element, guarded6_element, ifname_of,
+};
 pub use entries::{
     Entries, bridge_entries, bridge_leftovers, is_own_chain, port_entries, port_leftovers,
 };
@@ -43,6 +45,8 @@ pub const HOST_PORTS: &str = "host_ports";
 pub const BRIDGES: &str = "bridges";
 /// Devices on which carboy turned forwarding on.
 pub const GUARDED: &str = "guarded";
+/// Bridges with IPv6: while there is one, forwarding of IPv6 stays on.
+pub const BRIDGES6: &str = "bridges6";
 /// Devices on which carboy turned forwarding of IPv6 on.
 pub const GUARDED6: &str = "guarded6";
 /// Ports and what may come from them: `iifname . ether saddr . ip saddr`.

@@ -1,10 +1,10 @@
 //! The network resources of a bottle as values: what is wanted, not how it is made. Pure.
 
 use std::fmt;
-use std::net::{Ipv4Addr, Ipv6Addr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::path::PathBuf;
 
-use ipnet::{Ipv4Net, Ipv6Net};
+use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 use serde::{Deserialize, Serialize};
 
 use crate::names::{EndName, IfName, NetworkName};
@@ -100,6 +100,13 @@ pub struct Uplink {
     pub device: IfName,
 }
 
+/// The same for IPv6, on the device of the IPv6 default route, which may be another.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Uplink6 {
+    /// The device of the host's IPv6 default route when the network was planned.
+    pub device: IfName,
+}
+
 /// The bridge of one bundle network, with its gateway address and per-bridge sysctls.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Bridge {
@@ -152,6 +159,9 @@ pub struct Netns {
     pub name: EndName,
     /// Where it is mounted: `/run/netns/<name>`.
     pub path: PathBuf,
+    /// Whether `lo` has IPv6. All other interfaces have none until it is turned on for them.
+    #[serde(default)]
+    pub ipv6: bool,
 }
 
 /// A veth pair: the host end is a port of the bridge, the other end is `eth0` inside the namespace
@@ -193,6 +203,16 @@ pub struct Veth {
     pub mtu: u32,
     /// The link group of the network.
     pub group: u32,
+}
+
+impl Veth {
+    /// The pinned addresses, each with its gateway, IPv4 first.
+    pub fn addresses(&self) -> impl Iterator<Item = (IpNet, IpAddr)> {
+        let of6 = self.address6.zip(self.gateway6);
+        let of6 = of6.map(|(address, gateway)| (IpNet::V6(address), IpAddr::V6(gateway)));
+        let of4 = (IpNet::V4(self.address), IpAddr::V4(self.gateway));
+        std::iter::once(of4).chain(of6)
+    }
 }
 
 /// What the shared firewall table holds about one port: which addresses may come from it.

@@ -133,6 +133,7 @@ fn resources(count: usize) -> Vec<Resource> {
                 log_group: None,
             }),
             _ => Resource::Netns(Netns {
+                ipv6: false,
                 name: EndName::new(format!("n{i}")).unwrap(),
                 path: format!("/run/netns/n{i}").into(),
             }),

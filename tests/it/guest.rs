@@ -37,8 +37,10 @@ fn bridge_netfilter(host: &TestHost, on: bool) {
     let path = host.path("/proc/sys/net/bridge/bridge-nf-call-iptables");
     // A machine without the module needs no switch.
     if path.exists() {
-        let value = format!("net.bridge.bridge-nf-call-iptables={}", u8::from(on));
-        host.run(["sysctl", "-qw", &value]).ok();
+        for tables in ["iptables", "ip6tables", "arptables"] {
+            let value = format!("net.bridge.bridge-nf-call-{tables}={}", u8::from(on));
+            host.run(["sysctl", "-qw", &value]).ok();
+        }
     }
 }
 
@@ -95,6 +97,40 @@ fn without_named_ports_every_tcp_port_is_open_and_no_other() {
     guest.send(&lines.to_bundle(6, 0, &tcp(5, 7, SYN, "control")));
     assert_eq!(bundle.marks_until("control"), ["control"]);
     down(&host, "demo");
+}
+
+#[test]
+fn with_ipv6_the_same_holds_for_it() {
+    let host = TestHost::new();
+    let ranges = ["--subnet", "10.77.9.0/24", "--subnet", "fd00:77::/64"];
+    let bottle = up(&host, &[&ONLY_HEALTH[..], &ranges].concat());
+    assert_eq!(text(&bottle["guest"], "ip6"), "fd00:77::3");
+    let bind = |namespace: &str, at: &str| {
+        netns::inside(&host.netns(Some(namespace)), || std::net::TcpListener::bind(at).unwrap())
+    };
+    let _closed = bind(BUNDLE, "[fd00:77::2]:9002");
+    let _guest = bind(GUEST, "[fd00:77::3]:9000");
+    let gateway = netns::inside(&host.netns(None), || {
+        std::net::TcpListener::bind("[fd00:77::1]:9000").unwrap()
+    });
+    for on in [false, true] {
+        bridge_netfilter(&host, on);
+        let six = |ip: &str| ip.parse::<std::net::Ipv6Addr>().unwrap();
+        assert!(reaches(&host, six("fd00:77::2"), HEALTH), "br_netfilter {on}");
+        assert!(reaches(&host, bundle_ip(&bottle), HEALTH), "br_netfilter {on}");
+        assert!(!reaches(&host, six("fd00:77::2"), 9002));
+        assert!(!reaches(&host, six("fd00:77::1"), HEALTH));
+        assert!(host.tcp((six("fd00:77::2"), HEALTH)).is_ok());
+        assert!(host.tcp((six("fd00:77::3"), HEALTH)).is_err());
+        let to = (six("fd00:77::3"), HEALTH).into();
+        let limit = Duration::from_millis(700);
+        assert!(netns::connect(&host.netns(Some(BUNDLE)), to, limit).is_err());
+    }
+    drop(gateway);
+    let again = attach(&host, &["demo", "--allow-port", "tcp/9000"]);
+    assert_eq!(again["changed"], false);
+    down(&host, "demo");
+    host.assert_clean();
 }
 
 /// The addresses of a bottle's bridge, for frames.

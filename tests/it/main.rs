@@ -7,10 +7,12 @@
 
 mod common;
 
+mod allocation;
 mod bad_input;
 mod crash;
 mod denied;
 mod differential;
+mod dual_stack;
 mod exec_logs;
 mod guest;
 mod hardship;
@@ -22,12 +24,15 @@ mod images;
 mod inside;
 mod layering;
 mod library;
+mod mtu;
 mod network;
+mod port_lookup;
 mod promises;
 mod registry;
 mod start_stop;
 mod store;
 mod up_down;
+mod uplink6;
 mod verbs;
 
 use std::path::Path;

@@ -1,9 +1,13 @@
 //! All that the tables hold about one bridge or one port: elements, and the chains of its own that
 //! some of them lead to. Pure.
 
+use std::net::Ipv6Addr;
+
 use crate::names::{BRIDGE_IFNAME_PREFIX, GUEST_IFNAME_PREFIX, IfName, VETH_IFNAME_PREFIX};
 use crate::net::policy::{Egress, HostPort, Protocol};
-use crate::net::ruleset::element::{bridge_element, drop_element, l2, l2_6, named, source};
+use crate::net::ruleset::element::{
+    bridge_element, bridge6_element, drop_element, l2, l2_6, named, source,
+};
 use crate::net::ruleset::words::{
     accept, deny, destination_is_in, destination4_is, destination6_is, l4proto_is, port_is, rule,
 };
@@ -89,6 +93,9 @@ pub fn bridge_entries(rules: &BridgeRules) -> Entries {
     let bridge = &rules.bridge;
     let mut entries = Entries::default();
     entries.elements.push(bridge_element(bridge));
+    if rules.gateway6.is_some() {
+        entries.elements.push(bridge6_element(bridge));
+    }
     let reasons = Reason::OF_BRIDGE.into_iter().filter(|reason| match reason {
         Reason::InternalNetwork => rules.internal,
         Reason::NotInEgress => rules.egress.is_some() && !rules.internal,
@@ -122,6 +129,7 @@ pub fn bridge_leftovers(rules: &BridgeRules) -> Entries {
     let every = |internal| {
         bridge_entries(&BridgeRules {
             internal,
+            gateway6: rules.gateway6.or(Some(Ipv6Addr::UNSPECIFIED)),
             egress: Some(Vec::new()),
             host_ports: vec![HostPort { protocol: Protocol::Tcp, port: 1 }],
             log_group: Some(0),

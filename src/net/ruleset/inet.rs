@@ -7,9 +7,9 @@ use crate::net::ruleset::words::{
     verdict_of,
 };
 use crate::net::ruleset::{
-    BRIDGES, Base, Chain, Expression, Family, GUARDED, GUARDED6, HOOK_FORWARD, HOOK_INPUT,
-    HOOK_POSTROUTING, HOST_PORTS, Holds, KeyPart, Meta, Reason, Rule, SRC4, SRC6, Set, Table, WAYS,
-    denied_chain, drop_sets, guest,
+    BRIDGES, BRIDGES6, Base, Chain, Expression, Family, GUARDED, GUARDED6, HOOK_FORWARD,
+    HOOK_INPUT, HOOK_POSTROUTING, HOST_PORTS, Holds, KeyPart, Meta, Reason, Rule, SRC4, SRC6, Set,
+    Table, WAYS, denied_chain, drop_sets, guest,
 };
 
 /// Before the filters at priority 0, whose drops stay in force all the same.
@@ -47,6 +47,7 @@ pub(super) fn table() -> Table {
         set(HOST_PORTS, &[KeyPart::Ifname], Holds::Verdicts),
         set(BRIDGES, &[KeyPart::Ifname], Holds::Keys),
         set(GUARDED, &[KeyPart::Ifname], Holds::Keys),
+        set(BRIDGES6, &[KeyPart::Ifname], Holds::Keys),
         set(GUARDED6, &[KeyPart::Ifname], Holds::Keys),
     ];
     sets.extend(drop_sets());

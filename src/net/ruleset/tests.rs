@@ -50,6 +50,7 @@ fn elements_are_of_the_shape_their_sets_say() {
         elements.extend(bridge_entries(&rules).elements);
     }
     elements.push(guarded_element(&"eth0".parse().unwrap()));
+    elements.push(guarded6_element(&"eth0".parse().unwrap()));
     let sets: Vec<_> =
         tables().iter().flat_map(|t| t.sets.clone().into_iter().map(|s| (t.family, s))).collect();
     for element in elements {
@@ -76,6 +77,7 @@ fn key_types_are_those_of_nft() {
             (HOST_PORTS, ifname),
             (BRIDGES, ifname),
             (GUARDED, ifname),
+            (BRIDGES6, ifname),
             (GUARDED6, ifname),
         ][..],
         &both,

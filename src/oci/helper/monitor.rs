@@ -203,7 +203,7 @@ fn prepare(request: &StartRequest) -> Result<Prepared, RuntimeError> {
     let rootfs = Rootfs::mount(&container)?;
     rootfs.check_mount_points()?;
     for (path, content) in [
-        ("/etc/hosts", etc_files::hosts(container.ip, &container.slug)),
+        ("/etc/hosts", etc_files::hosts(container.ip, container.ip6, &container.slug)),
         ("/etc/hostname", etc_files::hostname(&container.slug)),
         ("/etc/resolv.conf", request.surroundings.resolv_conf.clone()),
     ] {
