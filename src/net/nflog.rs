@@ -40,7 +40,7 @@ pub struct Denied {
 pub fn groups(seed: u32) -> impl Iterator<Item = u16> {
     let count = u32::from(u16::MAX - FIRST_GROUP) + 1;
     (0..count).map(move |n| {
-        let number = seed.wrapping_add(n) % count;
+        let number = (seed % count + n) % count;
         FIRST_GROUP + u16::try_from(number).unwrap_or_default()
     })
 }
