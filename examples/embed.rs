@@ -153,6 +153,7 @@ fn by_engine(n: u8, answered: &AtomicUsize) -> Result<(), Box<dyn Error>> {
         bundle_ip6: None,
         policy: NetworkPolicy::default(),
         mtu: None,
+        guest: None,
         image: embedded::REFERENCE.to_owned(),
         options: LaunchOptions::default(),
     };

@@ -8,7 +8,7 @@ use crate::error::{Classify, ErrorKind};
 use crate::names::ContainerName;
 use crate::net;
 use crate::oci;
-use crate::oci::helper::{HelperBinary, PreparedMonitor};
+use crate::oci::helper::{HelperBinary, PreparedMonitor, Surroundings};
 use crate::oci::{RuntimeError, container};
 use crate::presence::{Creation, Drift, Presence, Removal};
 use crate::resource::{Host, Resource};
@@ -46,8 +46,8 @@ pub(crate) struct KernelHost<'a> {
     binary: &'a HelperBinary,
     /// How long a container may take to stop when it is removed.
     pub(crate) grace: Duration,
-    /// The content of the container's `/etc/resolv.conf`.
-    pub(crate) resolv_conf: String,
+    /// What containers get from the host.
+    pub(crate) surroundings: Surroundings,
     /// The network namespace that the container runs in already. If its mount is gone, this one is
     /// mounted again, and no new one made.
     pub(crate) netns: Option<File>,
@@ -57,13 +57,8 @@ pub(crate) struct KernelHost<'a> {
 impl<'a> KernelHost<'a> {
     /// This machine, with containers killed at once when they are removed.
     pub(crate) fn new(binary: &'a HelperBinary) -> Self {
-        Self {
-            binary,
-            grace: Duration::ZERO,
-            resolv_conf: String::new(),
-            netns: None,
-            prepared: HashMap::new(),
-        }
+        let surroundings = Surroundings::default();
+        Self { binary, grace: Duration::ZERO, surroundings, netns: None, prepared: HashMap::new() }
     }
 
     /// Starts the container's monitor now, so that what it can do alone is done beside the work
@@ -86,14 +81,17 @@ impl Host for KernelHost<'_> {
             Resource::Firewall(r) => net::firewall::create(r)?,
             Resource::Passage(r) => net::passage::create(r)?,
             Resource::Uplink(r) => net::uplink::create(r)?,
+            Resource::Uplink6(r) => net::uplink6::create(r)?,
             Resource::Bridge(r) => net::bridge::create(r)?,
             Resource::BridgeRules(r) => net::bridge_rules::create(r)?,
             Resource::Netns(r) => net::netns::create(r, self.netns.as_ref())?,
             Resource::PortRules(r) => net::port_rules::create(r)?,
             Resource::Veth(r) => net::veth::create(r)?,
+            Resource::GuestRules(r) => net::guest_rules::create(r)?,
+            Resource::GuestPeer(r) => net::guest_peer::create(r)?,
             Resource::Container(c) => {
                 let prepared = self.prepared.remove(&c.name);
-                container::create(c, self.binary, prepared, &self.resolv_conf)?
+                container::create(c, self.binary, prepared, &self.surroundings)?
             }
         })
     }
@@ -103,11 +101,14 @@ impl Host for KernelHost<'_> {
             Resource::Firewall(r) => net::firewall::observe(r)?,
             Resource::Passage(r) => net::passage::observe(r)?,
             Resource::Uplink(r) => net::uplink::observe(r)?,
+            Resource::Uplink6(r) => net::uplink6::observe(r)?,
             Resource::Bridge(r) => net::bridge::observe(r)?,
             Resource::BridgeRules(r) => net::bridge_rules::observe(r)?,
             Resource::Netns(r) => net::netns::observe(r)?,
             Resource::PortRules(r) => net::port_rules::observe(r)?,
             Resource::Veth(r) => net::veth::observe(r)?,
+            Resource::GuestRules(r) => net::guest_rules::observe(r)?,
+            Resource::GuestPeer(r) => net::guest_peer::observe(r)?,
             Resource::Container(c) => container::observe(c)?,
         })
     }
@@ -117,14 +118,17 @@ impl Host for KernelHost<'_> {
             Resource::Firewall(r) => net::firewall::repair(r, drift)?,
             Resource::Passage(r) => net::passage::repair(r, drift)?,
             Resource::Uplink(r) => net::uplink::repair(r, drift)?,
+            Resource::Uplink6(r) => net::uplink6::repair(r, drift)?,
             Resource::Bridge(r) => net::bridge::repair(r, drift)?,
             Resource::BridgeRules(r) => net::bridge_rules::repair(r, drift)?,
             Resource::Netns(r) => net::netns::repair(r, drift, self.netns.as_ref())?,
             Resource::PortRules(r) => net::port_rules::repair(r, drift)?,
             Resource::Veth(r) => net::veth::repair(r, drift)?,
+            Resource::GuestRules(r) => net::guest_rules::repair(r, drift)?,
+            Resource::GuestPeer(r) => net::guest_peer::repair(r, drift)?,
             Resource::Container(c) => {
                 let prepared = self.prepared.remove(&c.name);
-                container::repair(c, self.binary, prepared, &self.resolv_conf)?;
+                container::repair(c, self.binary, prepared, &self.surroundings)?;
             }
         }
         Ok(())
@@ -135,11 +139,14 @@ impl Host for KernelHost<'_> {
             Resource::Firewall(r) => net::firewall::remove(r)?,
             Resource::Passage(r) => net::passage::remove(r)?,
             Resource::Uplink(r) => net::uplink::remove(r)?,
+            Resource::Uplink6(r) => net::uplink6::remove(r)?,
             Resource::Bridge(r) => net::bridge::remove(r)?,
             Resource::BridgeRules(r) => net::bridge_rules::remove(r)?,
             Resource::Netns(r) => net::netns::remove(r)?,
             Resource::PortRules(r) => net::port_rules::remove(r)?,
             Resource::Veth(r) => net::veth::remove(r)?,
+            Resource::GuestRules(r) => net::guest_rules::remove(r)?,
+            Resource::GuestPeer(r) => net::guest_peer::remove(r)?,
             Resource::Container(c) => container::remove(c, self.grace)?,
         })
     }

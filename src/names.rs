@@ -172,6 +172,19 @@ name_type!(
     NAME_MAX
 );
 name_type!(
+    /// The name of a bottle's guest side, `PREFIX-guest-SLUG`; also the name of its network namespace
+    /// and the altname of the host's end of its veth pair.
+    GuestName,
+    "guest name",
+    NAME_MAX
+);
+name_type!(
+    /// A container's or a guest's name where it stands for a network namespace and its link.
+    EndName,
+    "name of a network's end",
+    NAME_MAX
+);
+name_type!(
     /// A kernel interface name of at most 15 bytes.
     IfName,
     "interface name",
@@ -194,6 +207,23 @@ impl Prefix {
     pub fn container(&self, slug: &Slug) -> ContainerName {
         ContainerName(format!("{self}-sidecars-{slug}"))
     }
+
+    /// The name of the bottle's guest side.
+    pub fn guest(&self, slug: &Slug) -> GuestName {
+        GuestName(format!("{self}-guest-{slug}"))
+    }
+}
+
+impl From<ContainerName> for EndName {
+    fn from(name: ContainerName) -> Self {
+        Self(name.0)
+    }
+}
+
+impl From<GuestName> for EndName {
+    fn from(name: GuestName) -> Self {
+        Self(name.0)
+    }
 }
 
 /// What every bridge's name begins with; the firewall matches it.
@@ -201,6 +231,9 @@ pub const BRIDGE_IFNAME_PREFIX: &str = "cb-";
 
 /// What the name of every veth pair's host end begins with; the firewall matches it.
 pub const VETH_IFNAME_PREFIX: &str = "cv-";
+
+/// What the name of the host end of every guest's veth pair begins with; the firewall matches it.
+pub const GUEST_IFNAME_PREFIX: &str = "cg-";
 
 impl NetworkName {
     /// The bridge's interface name: `cb-` and 12 base32 characters of a hash of the name.
@@ -213,6 +246,13 @@ impl ContainerName {
     /// The veth pair's host end: `cv-` and 12 base32 characters of a hash of the name.
     pub fn veth(&self) -> IfName {
         hashed(VETH_IFNAME_PREFIX, &self.0)
+    }
+}
+
+impl GuestName {
+    /// The veth pair's host end: `cg-` and 12 base32 characters of a hash of the name.
+    pub fn veth(&self) -> IfName {
+        hashed(GUEST_IFNAME_PREFIX, &self.0)
     }
 }
 
@@ -271,6 +311,8 @@ mod tests {
         let prefix = Prefix::default();
         assert_eq!(prefix.network(&slug).as_str(), "claude-bottle-bundle-demo");
         assert_eq!(prefix.container(&slug).as_str(), "claude-bottle-sidecars-demo");
+        assert_eq!(prefix.guest(&slug).as_str(), "claude-bottle-guest-demo");
+        assert!(prefix.guest(&slug).veth().as_str().starts_with("cg-"));
         let bridge = prefix.network(&slug).bridge();
         assert!(bridge.as_str().starts_with("cb-"), "{bridge}");
         assert_eq!(bridge.as_str().len(), IFNAME_MAX);

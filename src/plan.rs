@@ -7,13 +7,15 @@ use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
-use crate::names::{ContainerName, NetworkName, Slug};
+use crate::names::{ContainerName, GuestName, NetworkName, Slug};
+use crate::net::policy::HostPort;
 use crate::net::spec::{
-    Bridge, BridgeRules, Firewall, MacAddr, Netns, Passage, PortRules, Uplink, Veth,
+    Bridge, BridgeRules, End, Firewall, GuestPeer, GuestRules, MacAddr, Netns, Passage, PortRules,
+    Uplink, Uplink6, Veth,
 };
 use crate::oci::spec::Container;
 use crate::resource::Resource;
-use crate::spec::{NetworkAddresses6, NetworkSpec};
+use crate::spec::{GuestSpec, NetworkAddresses6, NetworkSpec};
 
 /// The address ranges bottles are given when none is asked for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -62,6 +64,9 @@ pub fn network(spec: &NetworkSpec) -> Vec<Resource> {
     if let (Some(device), false) = (&spec.uplink, spec.policy.internal) {
         resources.push(Resource::Uplink(Uplink { device: device.clone() }));
     }
+    if let (Some(device), false) = (&spec.uplink6, spec.policy.internal) {
+        resources.push(Resource::Uplink6(Uplink6 { device: device.clone() }));
+    }
     // The rules before the links: from its first moment a bridge is closed.
     resources.push(Resource::BridgeRules(BridgeRules {
         bridge: bridge.clone(),
@@ -82,7 +87,58 @@ pub fn network(spec: &NetworkSpec) -> Vec<Resource> {
         mtu: spec.mtu,
         group: link_group(&spec.name),
     }));
+    if let Some(side) = &spec.guest {
+        resources.extend(guest(spec, side));
+    }
     resources
+}
+
+/// The resources of a guest side on its network.
+pub fn guest(network: &NetworkSpec, side: &GuestSpec) -> Vec<Resource> {
+    let addresses = network.addresses;
+    let ip6 = side.ip6.zip(network.addresses6);
+    let rules = GuestRules {
+        bridge: network.name.bridge(),
+        veth: side.name.veth(),
+        guest: guest_end(side),
+        bundle: End {
+            mac: MacAddr::of_bundle(side.bundle_ip),
+            ip: side.bundle_ip,
+            ip6: side.bundle_ip6,
+        },
+        ports: side.allow_ports.clone(),
+        log_group: network.log_group,
+    };
+    let veth = Veth {
+        name: rules.veth.clone(),
+        container: side.name.clone().into(),
+        bridge: rules.bridge.clone(),
+        bridge_mac: rules.bundle.mac,
+        netns: side.netns.clone(),
+        mac: MacAddr::of_host_end(side.ip),
+        address: Ipv4Net::new_assert(side.ip, addresses.subnet().prefix_len()),
+        address6: ip6.map(|(ip, addresses)| prefixed(ip, addresses)),
+        peer_mac: rules.guest.mac,
+        gateway: side.bundle_ip,
+        gateway6: side.bundle_ip6,
+        internal: true,
+        meets_ports: true,
+        mtu: network.mtu,
+        group: link_group(&network.name),
+    };
+    vec![
+        Resource::Netns(Netns {
+            name: side.name.clone().into(),
+            path: side.netns.clone(),
+            ipv6: ip6.is_some(),
+        }),
+        Resource::GuestRules(rules),
+        Resource::Veth(veth),
+    ]
+}
+
+fn guest_end(side: &GuestSpec) -> End {
+    End { mac: MacAddr::of_bundle(side.ip), ip: side.ip, ip6: side.ip6 }
 }
 
 /// How many of a network's resources are shared with other bottles: those are changed under the
@@ -96,6 +152,7 @@ pub fn shared_count(resources: &[Resource]) -> usize {
                 Resource::Firewall(_)
                     | Resource::Passage(_)
                     | Resource::Uplink(_)
+                    | Resource::Uplink6(_)
                     | Resource::BridgeRules(_)
             )
         })
@@ -116,7 +173,7 @@ pub fn port(
     let netns = netns_path(netns_dir, name);
     let veth = Veth {
         name: name.veth(),
-        container: name.clone(),
+        container: name.clone().into(),
         bridge: network.name.bridge(),
         bridge_mac: MacAddr::of_gateway(addresses.gateway()),
         netns: netns.clone(),
@@ -127,11 +184,12 @@ pub fn port(
         gateway: addresses.gateway(),
         gateway6: network.addresses6.map(|a| a.gateway()),
         internal: network.policy.internal,
+        meets_ports: false,
         mtu: network.mtu,
         group: link_group(&network.name),
     };
     vec![
-        Resource::Netns(Netns { name: name.clone(), path: netns }),
+        Resource::Netns(Netns { name: name.clone().into(), path: netns, ipv6: ip6.is_some() }),
         Resource::PortRules(PortRules {
             bridge: veth.bridge.clone(),
             veth: veth.name.clone(),
@@ -152,12 +210,21 @@ fn prefixed(ip: Ipv6Addr, addresses: NetworkAddresses6) -> Ipv6Net {
 /// All resources of a bundle, the container last.
 pub fn bundle(network: &NetworkSpec, container: Container, netns_dir: &Path) -> Vec<Resource> {
     let mut resources = port(network, &container.name, container.ip, container.ip6, netns_dir);
+    if let Some(side) = network.guest.as_ref().filter(|side| side.bundle_ip == container.ip) {
+        let netns = netns_path(netns_dir, &container.name);
+        resources.push(Resource::GuestPeer(GuestPeer { netns, guest: guest_end(side) }));
+    }
     resources.push(Resource::Container(Box::new(container)));
     resources
 }
 
 /// Where a bundle's network namespace is mounted.
 pub fn netns_path(netns_dir: &Path, name: &ContainerName) -> PathBuf {
+    netns_dir.join(name.as_str())
+}
+
+/// Where a guest's network namespace is mounted.
+pub fn guest_netns_path(netns_dir: &Path, name: &GuestName) -> PathBuf {
     netns_dir.join(name.as_str())
 }
 
@@ -169,6 +236,37 @@ pub fn bundle_dir(state: &Path, name: &ContainerName) -> PathBuf {
 /// The directory of a container's run-time state.
 pub fn run_dir(state: &Path, name: &ContainerName) -> PathBuf {
     bundle_dir(state, name).join("run")
+}
+
+/// A guest side as callers see it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct GuestView {
+    /// Its name, which `ip netns` knows.
+    pub name: GuestName,
+    /// The pinned address.
+    pub ip: Ipv4Addr,
+    /// The pinned IPv6 address.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ip6: Option<Ipv6Addr>,
+    /// `eth0`'s address on the wire.
+    pub mac: MacAddr,
+    /// The namespace's path.
+    pub netns: PathBuf,
+    /// The bundle's ports that are open to it; every TCP port if there is none.
+    pub allow_ports: Vec<HostPort>,
+}
+
+impl From<&GuestSpec> for GuestView {
+    fn from(side: &GuestSpec) -> Self {
+        Self {
+            name: side.name.clone(),
+            ip: side.ip,
+            ip6: side.ip6,
+            mac: guest_end(side).mac,
+            netns: side.netns.clone(),
+            allow_ports: side.allow_ports.clone(),
+        }
+    }
 }
 
 /// A bottle's plan as callers see it: known before anything starts.
@@ -203,6 +301,9 @@ pub struct BottleView {
     pub allow_cidrs: Vec<IpNet>,
     /// The network namespace's path.
     pub netns: PathBuf,
+    /// The guest side, if one is attached.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub guest: Option<GuestView>,
 }
 
 impl BottleView {
@@ -233,6 +334,7 @@ impl BottleView {
                 .chain(pinned6)
                 .collect(),
             netns: netns_path(netns_dir, container),
+            guest: network.guest.as_ref().map(GuestView::from),
         }
     }
 }
@@ -256,6 +358,8 @@ mod tests {
             log_group: None,
             mtu: 1400,
             uplink: Some(crate::names::IfName::new("eth0").unwrap()),
+            guest: None,
+            uplink6: None,
         }
     }
 
@@ -289,6 +393,31 @@ mod tests {
         assert!(kinds[0].starts_with("network namespace"), "{kinds:?}");
         assert!(kinds[1].starts_with("firewall entries"), "{kinds:?}");
         assert!(kinds[2].starts_with("veth pair"), "{kinds:?}");
+    }
+
+    #[test]
+    fn a_guest_has_no_way_out_and_rules_before_its_link() {
+        let mut network_spec = spec(false);
+        let name = Prefix::default().guest(&Slug::new("demo").unwrap());
+        network_spec.guest = Some(GuestSpec {
+            netns: guest_netns_path(Path::new("/n"), &name),
+            name,
+            ip: Ipv4Addr::new(192, 168, 7, 3),
+            ip6: None,
+            bundle_ip: Ipv4Addr::new(192, 168, 7, 2),
+            bundle_ip6: None,
+            allow_ports: Vec::new(),
+        });
+        let plan = network(&network_spec);
+        assert_eq!(shared_count(&plan), 4);
+        let [.., Resource::Netns(netns), Resource::GuestRules(_), Resource::Veth(veth)] = &plan[..]
+        else {
+            panic!("{plan:?}");
+        };
+        assert_eq!(netns.path, veth.netns);
+        assert!(veth.internal && veth.meets_ports);
+        assert_eq!(veth.gateway, Ipv4Addr::new(192, 168, 7, 2));
+        assert_eq!(veth.peer_mac.to_string(), "02:b2:c0:a8:07:03");
     }
 
     #[test]

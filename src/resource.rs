@@ -5,7 +5,10 @@ use std::fmt;
 use serde::{Deserialize, Serialize};
 
 use crate::error::Classify;
-use crate::net::spec::{Bridge, BridgeRules, Firewall, Netns, Passage, PortRules, Uplink, Veth};
+use crate::net::spec::{
+    Bridge, BridgeRules, Firewall, GuestPeer, GuestRules, Netns, Passage, PortRules, Uplink,
+    Uplink6, Veth,
+};
 use crate::oci::spec::Container;
 use crate::presence::{Creation, Drift, Presence, Removal};
 
@@ -19,6 +22,8 @@ pub enum Resource {
     Passage(Passage),
     /// Forwarding on the device that leads out; shared.
     Uplink(Uplink),
+    /// The same for IPv6; shared.
+    Uplink6(Uplink6),
     /// The bottle's bridge.
     Bridge(Bridge),
     /// The bridge's firewall entries.
@@ -29,6 +34,10 @@ pub enum Resource {
     PortRules(PortRules),
     /// The bundle's veth pair and everything inside its namespace.
     Veth(Veth),
+    /// The guest's port: its firewall entries.
+    GuestRules(GuestRules),
+    /// The bundle's neighbour entry for the guest.
+    GuestPeer(GuestPeer),
     /// The bundle's container and its monitor.
     Container(Box<Container>),
 }
@@ -39,11 +48,16 @@ impl fmt::Display for Resource {
             Self::Firewall(_) => write!(f, "firewall table"),
             Self::Passage(_) => write!(f, "passage through other firewalls"),
             Self::Uplink(u) => write!(f, "forwarding on {}", u.device),
+            Self::Uplink6(u) => write!(f, "IPv6 forwarding on {}", u.device),
             Self::Bridge(b) => write!(f, "bridge {} ({})", b.name, b.network),
             Self::BridgeRules(r) => write!(f, "firewall entries of bridge {}", r.bridge),
             Self::Netns(n) => write!(f, "network namespace {}", n.name),
             Self::PortRules(r) => write!(f, "firewall entries of port {}", r.veth),
             Self::Veth(v) => write!(f, "veth pair {} ({})", v.name, v.container),
+            Self::GuestRules(r) => write!(f, "firewall entries of guest port {}", r.veth),
+            Self::GuestPeer(p) => {
+                write!(f, "neighbour {} in {}", p.guest.ip, p.netns.display())
+            }
             Self::Container(c) => write!(f, "container {}", c.name),
         }
     }

@@ -2,13 +2,14 @@
 
 use std::collections::BTreeMap;
 use std::net::{Ipv4Addr, Ipv6Addr};
+use std::path::PathBuf;
 
 use ipnet::{Ipv4Net, Ipv6Net};
 use serde::{Deserialize, Serialize};
 
 use crate::error::{Classify, ErrorKind};
-use crate::names::{IfName, NetworkName, Slug};
-use crate::net::policy::NetworkPolicy;
+use crate::names::{GuestName, IfName, NetworkName, Slug};
+use crate::net::policy::{HostPort, NetworkPolicy};
 pub use crate::spec6::{AddressError6, NetworkAddresses6};
 
 /// The smallest network: its own address, the gateway, the bundle and the broadcast address.
@@ -121,6 +122,27 @@ impl NetworkAddresses {
         self.gateway
     }
 
+    /// Checks a guest's address, which is the third of the range unless given.
+    ///
+    /// # Errors
+    /// [`AddressError`] that says why it cannot be.
+    pub fn guest_ip(
+        &self,
+        bundle: Ipv4Addr,
+        ip: Option<Ipv4Addr>,
+    ) -> Result<Ipv4Addr, AddressError> {
+        let mut places = [3, 2, 1].map(|n| nth(self.subnet, n)).into_iter();
+        let free = places.find(|ip| *ip != self.gateway && *ip != bundle);
+        let ip = ip.or(free).unwrap_or(bundle);
+        check_host("guest IP", ip, self.subnet)?;
+        let meaning = match ip {
+            ip if ip == self.gateway => "gateway",
+            ip if ip == bundle => "bundle's address",
+            ip => return Ok(ip),
+        };
+        Err(AddressError::Special { role: "guest IP", ip, meaning, subnet: self.subnet })
+    }
+
     /// Checks a bundle's address, which is the first that is not the gateway's unless given.
     ///
     /// # Errors
@@ -185,6 +207,44 @@ pub struct NetworkSpec {
     pub mtu: u32,
     /// The device that leads out, if the host has one.
     pub uplink: Option<IfName>,
+    /// The same for IPv6, if the network has it.
+    #[serde(default)]
+    pub uplink6: Option<IfName>,
+    /// Its guest side, if one is attached.
+    #[serde(default)]
+    pub guest: Option<GuestSpec>,
+}
+
+/// A guest side: a second namespace on a bottle's bridge, from which the bundle alone is reached.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct GuestSpec {
+    /// Its name.
+    pub name: GuestName,
+    /// The path of its namespace.
+    pub netns: PathBuf,
+    /// The pinned address.
+    pub ip: Ipv4Addr,
+    /// The pinned IPv6 address, where the network has IPv6.
+    #[serde(default)]
+    pub ip6: Option<Ipv6Addr>,
+    /// The address of the bundle it may reach.
+    pub bundle_ip: Ipv4Addr,
+    /// That bundle's IPv6 address.
+    #[serde(default)]
+    pub bundle_ip6: Option<Ipv6Addr>,
+    /// The bundle's ports that are open to it; every TCP port if there is none. Sorted, each once.
+    pub allow_ports: Vec<HostPort>,
+}
+
+/// A guest side as asked for. What is `None` is chosen.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct GuestRequest {
+    /// The pinned address; the third of the range unless given.
+    pub ip: Option<Ipv4Addr>,
+    /// The pinned IPv6 address; the third of the range unless given, where the network has IPv6.
+    pub ip6: Option<Ipv6Addr>,
+    /// The bundle's ports that are open to it; every TCP port if there is none.
+    pub allow_ports: Vec<HostPort>,
 }
 
 /// Bounds on what a bundle may use, as asked for.
@@ -308,6 +368,8 @@ pub struct BottleSpec {
     pub policy: NetworkPolicy,
     /// In bytes; that of the device that leads out unless given.
     pub mtu: Option<u32>,
+    /// The guest side; one that is attached already is kept if `None`.
+    pub guest: Option<GuestRequest>,
     /// The image, by name.
     pub image: String,
     /// Everything else.
@@ -333,6 +395,25 @@ mod tests {
         assert_eq!(a.bundle_ip(None), Ok(ip("192.168.7.2")));
         let b = NetworkAddresses::new(net("10.0.0.0/30"), Some(ip("10.0.0.2"))).unwrap();
         assert_eq!(b.bundle_ip(None), Ok(ip("10.0.0.1")));
+    }
+
+    #[test]
+    fn a_guest_takes_the_third_address_or_the_next_that_is_free() {
+        let a = NetworkAddresses::new(net("192.168.7.0/24"), None).unwrap();
+        assert_eq!(a.guest_ip(ip("192.168.7.2"), None), Ok(ip("192.168.7.3")));
+        assert_eq!(a.guest_ip(ip("192.168.7.3"), None), Ok(ip("192.168.7.2")));
+        assert_eq!(a.guest_ip(ip("192.168.7.2"), Some(ip("192.168.7.9"))), Ok(ip("192.168.7.9")));
+        for (bad, what) in [
+            ("192.168.7.1", "gateway"),
+            ("192.168.7.2", "bundle"),
+            ("192.168.8.3", "not in subnet"),
+            ("192.168.7.255", "broadcast"),
+        ] {
+            let error = a.guest_ip(ip("192.168.7.2"), Some(ip(bad))).unwrap_err().to_string();
+            assert!(error.contains(what), "{bad}: {error}");
+        }
+        let small = NetworkAddresses::new(net("10.0.0.0/30"), None).unwrap();
+        assert!(small.guest_ip(ip("10.0.0.2"), None).is_err());
     }
 
     #[test]

@@ -12,6 +12,9 @@ pub const LONGEST_PREFIX6: u8 = 126;
 /// The largest network.
 pub const SHORTEST_PREFIX6: u8 = 48;
 
+/// The least that a link with IPv6 carries, in bytes (RFC 8200, section 5).
+pub const LEAST_MTU6: u32 = 1280;
+
 /// IPv6 addresses that cannot be.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum AddressError6 {
@@ -56,6 +59,12 @@ pub enum AddressError6 {
         meaning: &'static str,
         /// The subnet.
         subnet: Ipv6Net,
+    },
+    /// A link that carries less than IPv6 asks for.
+    #[error("an MTU of {mtu} is too small for IPv6, which needs {LEAST_MTU6}")]
+    Mtu {
+        /// In bytes.
+        mtu: u32,
     },
     /// An IPv6 gateway or address where there is no IPv6 range.
     #[error("{role} {ip} needs an IPv6 subnet")]
@@ -121,6 +130,27 @@ impl NetworkAddresses6 {
         self.gateway
     }
 
+    /// Checks a guest's address, which is the third of the range unless given.
+    ///
+    /// # Errors
+    /// [`AddressError6`] that says why it cannot be.
+    pub fn guest_ip(
+        &self,
+        bundle: Ipv6Addr,
+        ip: Option<Ipv6Addr>,
+    ) -> Result<Ipv6Addr, AddressError6> {
+        let mut places = [3, 2, 1].map(|n| nth(self.subnet, n)).into_iter();
+        let free = places.find(|ip| *ip != self.gateway && *ip != bundle);
+        let ip = ip.or(free).unwrap_or(bundle);
+        check_host("guest IP", ip, self.subnet)?;
+        let meaning = match ip {
+            ip if ip == self.gateway => "gateway",
+            ip if ip == bundle => "bundle's address",
+            ip => return Ok(ip),
+        };
+        Err(AddressError6::Special { role: "guest IP", ip, meaning, subnet: self.subnet })
+    }
+
     /// Checks a bundle's address, which is the second of the range unless given.
     ///
     /// # Errors
@@ -173,6 +203,13 @@ mod tests {
         assert_eq!(a.bundle_ip(None), Ok(ip("fd00:1::2")));
         let b = NetworkAddresses6::new(net("fd00:1::/126"), Some(ip("fd00:1::2"))).unwrap();
         assert_eq!(b.bundle_ip(None), Ok(ip("fd00:1::1")));
+    }
+
+    #[test]
+    fn a_guest_takes_the_third_address() {
+        let a = NetworkAddresses6::new(net("fd00:1::/64"), None).unwrap();
+        assert_eq!(a.guest_ip(ip("fd00:1::2"), None), Ok(ip("fd00:1::3")));
+        assert!(a.guest_ip(ip("fd00:1::2"), Some(ip("fd00:1::2"))).is_err());
     }
 
     #[test]

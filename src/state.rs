@@ -4,6 +4,7 @@
 //! <state>/lock                        the host's lock: address claims and shared kernel objects
 //! <state>/networks/<name>.lock        one network's lock
 //! <state>/networks/<name>.json        its record
+//! <state>/leases/<range>@<network>    a network's address range
 //! <state>/bundles/<container>.lock    one bundle's lock
 //! <state>/bundles/<container>/        its record (record.json) and its run-time state (run/)
 //! ```
@@ -11,6 +12,8 @@
 //! A record is written before the first change, so that whatever a crash leaves behind is known.
 //! The state lives on tmpfs and goes with the kernel objects it describes. Locks are taken in the
 //! order network, bundle, host.
+
+mod leases;
 
 use std::fs;
 use std::io;
@@ -26,6 +29,8 @@ use crate::oci::spec::Container;
 use crate::plan;
 use crate::resource::Resource;
 use crate::spec::NetworkSpec;
+
+pub use self::leases::Lease;
 
 /// The version of the records' form. A record of another version is not read.
 const SCHEMA: u32 = 1;
@@ -197,11 +202,12 @@ impl State {
         write(&self.bundle_path(name), record)
     }
 
-    /// Forgets a network; the lock is the caller's to remove.
+    /// Forgets a network and its leases; the lock is the caller's to remove.
     ///
     /// # Errors
     /// What the file system said.
     pub fn forget_network(&self, name: &NetworkName) -> Result<(), StateError> {
+        self.forget_leases(name)?;
         let path = self.network_path(name);
         fsutil::remove_file(&path)?;
         // A process that was killed while it wrote the record leaves the new one unfinished.
@@ -226,7 +232,7 @@ impl State {
     /// # Errors
     /// What the file system said.
     pub fn tidy(&self) -> Result<(), StateError> {
-        let dirs = [self.networks_dir(), self.bundles_dir()];
+        let dirs = [self.networks_dir(), self.leases_dir(), self.bundles_dir()];
         dirs.iter().for_each(|dir| fsutil::remove_dir_if_empty(dir));
         if dirs.iter().any(|dir| dir.exists()) {
             return Ok(());
@@ -357,6 +363,8 @@ mod tests {
             log_group: None,
             mtu: 1500,
             uplink: None,
+            guest: None,
+            uplink6: None,
         };
         NetworkRecord { phase: Phase::Applying, resources: plan::network(&spec), spec }
     }

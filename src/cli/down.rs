@@ -26,6 +26,7 @@ impl Args {
             if !report.changed {
                 output.note(&format!("bottle {slug} is not there"));
             }
+            output.notes(&report.notes);
             Ok((json!({ "slug": slug, "changed": report.changed }), slug.to_string()))
         })
     }

@@ -8,6 +8,7 @@ use carboy::{BottleSpec, LaunchOptions, RunOptions, Slug};
 use clap::Args;
 
 use super::exit::Failure;
+use super::guest_args::GuestArgs;
 use super::network_args::NetworkArgs;
 
 /// The image every bottle runs unless another is named.
@@ -127,6 +128,8 @@ pub(super) struct BottleArgs {
     #[arg(long, value_name = "IP")]
     ip6: Option<Ipv6Addr>,
     #[command(flatten)]
+    guest: GuestArgs,
+    #[command(flatten)]
     launch: LaunchArgs,
     /// The command to run instead of the image's
     #[arg(last = true, value_name = "COMMAND")]
@@ -147,6 +150,7 @@ impl BottleArgs {
             bundle_ip6: self.ip6,
             policy: wish.policy,
             mtu: wish.mtu,
+            guest: self.guest.request()?,
             image: self.image,
             options: self.launch.options(self.command)?,
         })

@@ -1,9 +1,12 @@
 //! The command line: a file per verb; `output` is the only one that prints, `exit` the only one
 //! that knows exit codes.
 
+mod denied;
 mod down;
 mod exec;
 mod exit;
+mod guest;
+mod guest_args;
 mod image;
 mod inspect;
 mod launch_args;
@@ -13,6 +16,7 @@ mod network;
 mod network_args;
 mod output;
 mod plan;
+mod port;
 mod progress;
 mod ps;
 mod reload;
@@ -50,11 +54,14 @@ enum Verb {
     Stop(stop::Args),
     Exec(exec::Args),
     Logs(logs::Args),
+    Denied(denied::Args),
     Ps(ps::Args),
     Verify(verify::Args),
     Reload(reload::Args),
     Inspect(inspect::Args),
+    Port(port::Args),
     Network(network::Args),
+    Guest(guest::Args),
     Image(image::Args),
     Name(name::Args),
 }
@@ -97,11 +104,14 @@ impl Verb {
             Self::Stop(args) => args.run(engine, output),
             Self::Exec(args) => args.run(engine, output),
             Self::Logs(args) => args.run(engine, output),
+            Self::Denied(args) => args.run(engine, output),
             Self::Ps(args) => args.run(engine, output),
             Self::Verify(args) => args.run(engine, output),
             Self::Reload(args) => args.run(engine, output),
             Self::Inspect(args) => args.run(engine, output),
+            Self::Port(args) => args.run(engine, output),
             Self::Network(args) => args.run(engine, output),
+            Self::Guest(args) => args.run(engine, output),
             Self::Image(args) => args.run(engine, output),
             Self::Name(args) => args.run(engine, output),
         }

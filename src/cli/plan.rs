@@ -28,13 +28,14 @@ impl Args {
 /// The plan for people, without its title.
 pub(super) fn text(plan: &PlanReport) -> String {
     let view = &plan.view;
+    let guest = view.guest.as_ref().map(super::guest::line).unwrap_or_default();
     let allow: Vec<String> = view.allow_cidrs.iter().map(ToString::to_string).collect();
     format!(
         "  network      {} ({}, gateway {}, bridge {})\n  \
            container    {}\n  \
            image        {} ({})\n  \
            bundle IP    {}\n  \
-           allow_cidrs  {}\n",
+           allow_cidrs  {}\n{guest}",
         view.network,
         view.subnet,
         view.gateway,

@@ -7,7 +7,7 @@ use serde::Serialize;
 use super::bundle::Wish;
 use super::images::Embedded;
 use super::network::{self, Ensured, NetworkRequest};
-use super::{Engine, Error, StopReport, rolled_back, settle};
+use super::{Engine, Error, StopReport, guest, rolled_back, settle};
 use crate::STOP_GRACE;
 use crate::host::KernelHost;
 use crate::launch;
@@ -17,7 +17,7 @@ use crate::oci::spec::{Container, ImageRef};
 use crate::oci::status::ContainerState;
 use crate::plan::BottleView;
 use crate::reconcile::RemoveError;
-use crate::spec::{BottleSpec, NetworkSpec};
+use crate::spec::{BottleSpec, GuestSpec, NetworkSpec};
 use crate::state::{BundleRecord, StateError};
 
 /// What a bottle will be, before anything starts.
@@ -50,6 +50,8 @@ struct Checked {
     network: NetworkSpec,
     /// The network that exists is another one and is to be replaced.
     another_network: bool,
+    /// The guest side of the network that is replaced is not asked for again.
+    guest_goes: bool,
     container: Container,
     notes: Vec<String>,
 }
@@ -90,6 +92,16 @@ impl Engine {
             mtu: spec.mtu,
             seed: spec.slug.to_string(),
         }
+    }
+
+    fn guest_beside(
+        &self,
+        spec: &BottleSpec,
+        network: &NetworkSpec,
+        container: &Container,
+    ) -> Result<Option<GuestSpec>, Error> {
+        let request = spec.guest.as_ref();
+        self.wanted_guest(network, &spec.slug, request, container.ip, container.ip6)
     }
 
     fn wanted(
@@ -161,8 +173,14 @@ impl Engine {
         }
         let old = self.state.bundle(name)?;
         let Ensured { record, fresh, changed } = self.ensure_network(&mut host, request)?;
+        let had_guest = record.spec.guest.is_some();
         let wanted = self.wanted(spec, &record.spec, unpack, inherited);
-        let placed = wanted.and_then(|(container, notes)| {
+        let placed = wanted.and_then(|(container, mut notes)| {
+            if checked.guest_goes {
+                notes.push("the guest side went with the network that was replaced".to_owned());
+            }
+            let guest = self.guest_beside(spec, &record.spec, &container)?;
+            let (record, attached) = self.ensure_guest(&mut host, record, guest.as_ref())?;
             let plan = self.plan_report(&record.spec, &container);
             let same = old.as_ref().filter(|o| o.container() == Some(&container));
             let phase = same.map(|o| o.phase);
@@ -170,9 +188,10 @@ impl Engine {
             if replaced {
                 self.clear_bundle(&mut host, name, None, STOP_GRACE)?;
             }
+            let introduced = self.introduce_guest(&mut host, &record.spec, name)?;
             let ports = container.ready_ports.clone();
             let placed = self.place(&mut host, &record.spec, container, phase, notes)?;
-            let changed = changed || replaced || placed.changed;
+            let changed = changed || attached || replaced || introduced || placed.changed;
             let plan = PlanReport { notes: placed.notes, ..plan };
             Ok((UpReport { plan, changed, pid: placed.pid }, ports))
         });
@@ -181,6 +200,13 @@ impl Engine {
             Err(error) if fresh && !self.state.has_bundle(name) => {
                 let left = self.take_network_back(&mut host, request);
                 Err(rolled_back("`up`", error, left))
+            }
+            Err(error) if !fresh && !had_guest && spec.guest.is_some() => {
+                match self.remove_guest(&spec.slug, &request.name, name) {
+                    Err(Error::Left { left, .. }) => Err(rolled_back("`up`", error, left)),
+                    // Anything else leaves the record, and with it the way to try again.
+                    Ok(_) | Err(_) => Err(error),
+                }
             }
             other => other,
         }
@@ -227,6 +253,7 @@ impl Engine {
     ) -> Result<Checked, Error> {
         let there = readable(self.state.network(&request.name))?;
         let mut another_network = false;
+        let had_guest = there.as_ref().is_some_and(|record| record.spec.guest.is_some());
         let network = match there {
             None => self.choose(request)?,
             Some(record) => {
@@ -243,7 +270,13 @@ impl Engine {
             }
         };
         let (container, notes) = self.wanted(spec, &network, embedded, inherited)?;
-        let checked = Checked { network, another_network, container, notes };
+        let guest = self.guest_beside(spec, &network, &container)?;
+        if let Some(guest) = guest.as_ref().filter(|_| !replace) {
+            guest::refuse_another_guest(&network, guest)?;
+        }
+        let network = NetworkSpec { guest, ..network };
+        let guest_goes = had_guest && network.guest.is_none();
+        let checked = Checked { network, another_network, guest_goes, container, notes };
         let Some(there) = old.and_then(BundleRecord::container) else { return Ok(checked) };
         let differences = launch::differences(there, &checked.container);
         // What has ended, or was never there in full, stands in nobody's way.
@@ -264,6 +297,7 @@ impl Engine {
         let network = self.config.prefix.network(slug);
         let name = self.config.prefix.container(slug);
         let locks = self.lock_both(&network, &name)?;
+        let notes = self.guest_notes(slug);
         let bundle = self.clear_bundle(&mut self.host(), &name, Some(slug), grace);
         let others = self.users_of(&network).map(|mut users| {
             users.retain(|(other, _)| *other != name);
@@ -279,7 +313,8 @@ impl Engine {
         };
         let released = self.release_both(&network, &name, locks);
         let changed = bundle.and_then(|bundle| Ok(removed? || bundle));
-        Ok(StopReport { slug: slug.clone(), changed: settle(changed, released)? })
+        let changed = settle(changed, released)?;
+        Ok(StopReport { slug: slug.clone(), changed, notes: notes? })
     }
 }
 

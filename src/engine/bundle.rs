@@ -10,8 +10,9 @@ use super::{Engine, Error, rolled_back, settle};
 use crate::host::KernelHost;
 use crate::launch::{self, LaunchImage, Place};
 use crate::names::{ContainerName, Slug};
-use crate::net::port_rules;
-use crate::oci::helper::{ExecRequest, ExecStreams};
+use crate::net::{nflog, port_rules};
+use crate::oci::feed::Feed;
+use crate::oci::helper::{ExecRequest, ExecStreams, Surroundings};
 use crate::oci::spec::{Container, ImageRef, Limits, Process};
 use crate::oci::status::{ContainerState, Started};
 use crate::oci::{RuntimeError, cgroup, digest::Digest, etc_files, helper};
@@ -47,6 +48,8 @@ pub struct StopReport {
     pub slug: Slug,
     /// Whether there was anything to stop.
     pub changed: bool,
+    /// What the user should know.
+    pub notes: Vec<String>,
 }
 
 /// A bundle that is in place.
@@ -86,7 +89,7 @@ impl Engine {
         name: &ContainerName,
         inherited: &impl Fn(&str) -> Option<String>,
     ) -> Result<Placed, Error> {
-        let Some(network) = self.state.network(&spec.network)? else {
+        let Some(mut network) = self.state.network(&spec.network)? else {
             return Err(Error::NoNetwork { name: spec.network.to_string() });
         };
         let addresses = network.spec.addresses;
@@ -109,6 +112,9 @@ impl Engine {
         {
             return Err(Error::AddressInUse { ip, by: by.to_string() });
         }
+        if let Some(guest) = network.spec.guest.as_ref().filter(|guest| guest.ip == ip) {
+            return Err(Error::AddressInUse { ip, by: guest.name.to_string() });
+        }
         let options = spec.options();
         let embedded = Embedded::Unpack;
         let ip6 = super::network::bundle_ip6(&network.spec, spec.bundle_ip6)?;
@@ -120,6 +126,10 @@ impl Engine {
         if old.is_some() {
             // A start that a crash cut short: its name is free, what is left of it is not wanted.
             self.clear_bundle(&mut host, name, None, Duration::ZERO)?;
+        }
+        if spec.network == self.config.prefix.network(&spec.slug) {
+            let guest = self.wanted_guest(&network.spec, &spec.slug, None, ip, ip6)?;
+            (network, _) = self.ensure_guest(&mut host, network, guest.as_ref())?;
         }
         host.prepare(name)?;
         self.place(&mut host, &network.spec, container, None, notes)
@@ -172,8 +182,11 @@ impl Engine {
     ) -> Result<Placed, Error> {
         let name = container.name.clone();
         let state = container.state.clone();
-        let (resolv_conf, note) = resolv_conf(container.internal);
-        host.resolv_conf = resolv_conf;
+        let (resolv_conf, note) = resolv_conf(container.ip6.is_some(), container.internal);
+        let feed = network
+            .log_group
+            .map(|group| Feed { protocol: nflog::PROTOCOL, setup: nflog::setup(group) });
+        host.surroundings = Surroundings { resolv_conf, feed };
         host.netns = super::verify::live_netns(&container)?;
         let mut record = BundleRecord {
             phase: Phase::Applying,
@@ -233,7 +246,8 @@ impl Engine {
         let lock = self.state.lock_bundle(&name)?;
         let removed = self.remove_bundle_locked(&name, Some(slug), grace);
         let released = self.release_bundle(&name, lock);
-        Ok(StopReport { slug: slug.clone(), changed: settle(removed, released)? })
+        let changed = settle(removed, released)?;
+        Ok(StopReport { slug: slug.clone(), changed, notes: Vec::new() })
     }
 
     /// The same for a caller that holds the bundle's lock.
@@ -404,10 +418,10 @@ pub(super) struct Wish<'a> {
 }
 
 /// The content of the bundle's resolver configuration, from the host's.
-fn resolv_conf(internal: bool) -> (String, Option<String>) {
+fn resolv_conf(ipv6: bool, internal: bool) -> (String, Option<String>) {
     let read = |path: &str| fs::read_to_string(Path::new(path)).ok();
     let host = read(RESOLV_CONF).unwrap_or_default();
     let resolved = read(RESOLVED_CONF);
-    let conf = etc_files::resolv_conf(&host, resolved.as_deref(), internal);
+    let conf = etc_files::resolv_conf(&host, resolved.as_deref(), ipv6, internal);
     (conf.text, conf.note)
 }

@@ -1,6 +1,6 @@
 //! Why a verb could not be done.
 
-use ipnet::Ipv4Net;
+use ipnet::{IpNet, Ipv4Net};
 
 use crate::error::{Classify, ErrorKind};
 use crate::fsutil::PathError;
@@ -80,7 +80,7 @@ pub enum Error {
     /// The bottle or network exists, and is another one than asked for.
     #[error("{what} {name} exists, with {}", differences.join(", "))]
     Conflict {
-        /// `bundle` or `network`.
+        /// `bundle`, `network` or `guest`.
         what: &'static str,
         /// Its name.
         name: String,
@@ -107,7 +107,7 @@ pub enum Error {
     #[error("subnet {subnet} overlaps {taken}")]
     Overlap {
         /// The range.
-        subnet: Ipv4Net,
+        subnet: IpNet,
         /// What is in the way, for people.
         taken: String,
     },
@@ -122,6 +122,12 @@ pub enum Error {
     NoNetwork {
         /// Its name.
         name: String,
+    },
+    /// Nothing is kept of what was denied.
+    #[error("nothing is kept of what {slug} was denied")]
+    NoDeniedLog {
+        /// The bottle.
+        slug: String,
     },
     /// There is no such bottle.
     #[error("there is no bottle {slug}")]
@@ -214,7 +220,9 @@ impl Classify for Error {
                 ErrorKind::Conflict
             }
             Self::Overlap { .. } | Self::PoolExhausted { .. } => ErrorKind::Overlap,
-            Self::NoNetwork { .. } | Self::NoBottle { .. } => ErrorKind::NotFound,
+            Self::NoNetwork { .. } | Self::NoBottle { .. } | Self::NoDeniedLog { .. } => {
+                ErrorKind::NotFound
+            }
             Self::NetworkInUse { .. } => ErrorKind::InUse,
             Self::MissingCapability { .. } | Self::UserNamespace => ErrorKind::Permission,
             Self::Unsupported { .. } => ErrorKind::Unsupported,
@@ -241,6 +249,9 @@ impl Classify for Error {
             Self::Conflict { what: "bundle", .. } => {
                 Some("`up --replace` replaces it, `down` removes it".to_owned())
             }
+            Self::Conflict { what: "guest", .. } => {
+                Some("`--replace` replaces it, `carboy guest detach SLUG` removes it".to_owned())
+            }
             Self::Conflict { .. } => Some("remove it first, or choose another name".to_owned()),
             Self::NameTaken { .. } => Some("`carboy stop SLUG` frees the name".to_owned()),
             Self::AddressInUse { .. } => Some("choose another --ip".to_owned()),
@@ -250,6 +261,9 @@ impl Classify for Error {
             }
             Self::NoNetwork { .. } => {
                 Some("`carboy network create` makes it, `carboy network ls` lists them".to_owned())
+            }
+            Self::NoDeniedLog { .. } => {
+                Some("`carboy up --log-drops --replace` makes a bottle that keeps it".to_owned())
             }
             Self::NoBottle { .. } => Some("`carboy ps` lists them".to_owned()),
             Self::NetworkInUse { .. } => {

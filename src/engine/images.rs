@@ -8,6 +8,7 @@ use crate::oci::digest::Digest;
 use crate::oci::reference::Reference;
 use crate::oci::rootfs_image::RootfsConfig;
 use crate::oci::source::Source;
+use crate::oci::spec::Container;
 use crate::oci::store::{
     ArchiveFormat, Hold, Image, ImageDetails, ImageSummary, Loaded, Pruned, Removed, Store,
 };
@@ -71,6 +72,12 @@ impl Engine {
         }
         store.load(&Source::from_bytes(embedded::ARCHIVE), Some(embedded::REFERENCE))?;
         Ok(store.resolve(name)?)
+    }
+
+    /// The very image that a container was made of.
+    pub(super) fn find_image_of(&self, container: &Container) -> Result<Image, Error> {
+        let digest = container.image.digest.as_str();
+        Ok(self.store_with(digest)?.resolve(digest)?)
     }
 
     /// The program that `--init` puts into a container: the embedded image's own.

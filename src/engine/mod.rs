@@ -5,9 +5,13 @@
 
 mod bottle;
 mod bundle;
+mod choice;
+mod denied;
 mod error;
+mod guest;
 mod images;
 mod network;
+mod ports;
 mod pull;
 mod ready;
 mod verify;
@@ -26,8 +30,11 @@ use crate::{privileges, reconcile};
 
 pub use self::bottle::{PlanReport, UpReport};
 pub use self::bundle::{StartReport, StopReport};
+pub use self::denied::{DeniedFlow, DeniedReader};
 pub use self::error::Error;
+pub use self::guest::{DetachReport, GuestReport};
 pub use self::network::{NetworkReport, NetworkRequest};
+pub use self::ports::{Port, PortAddress};
 pub use self::verify::{ReloadReport, VerifyReport};
 pub use self::view::{BottleState, BottleStatus, Listing, NetworkStatus};
 

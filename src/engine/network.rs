@@ -5,10 +5,11 @@ use std::time::Duration;
 
 use ipnet::{Ipv4Net, Ipv6Net};
 
+use super::choice::check_mtu;
 use super::{Engine, Error, rolled_back, settle};
 use crate::host::{HostError, KernelHost};
-use crate::names::NetworkName;
-use crate::net::overlap::{self, default_route};
+use crate::names::{NetworkName, Slug};
+use crate::net::overlap::{default_route, default_route6};
 use crate::net::policy::NetworkPolicy;
 use crate::plan;
 use crate::reconcile::{self, Expect, RemoveError, Transaction};
@@ -17,7 +18,7 @@ use crate::spec::{AddressError6, NetworkAddresses, NetworkAddresses6, NetworkSpe
 use crate::state::{NetworkRecord, Phase, StateError};
 
 /// What is used where the host has no way out to take the value from.
-const DEFAULT_MTU: u32 = 1500;
+pub(super) const DEFAULT_MTU: u32 = 1500;
 
 /// A network as asked for. What is `None` is chosen, or kept from the network that exists.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -123,24 +124,25 @@ impl Engine {
             let name = request.name.to_string();
             return Err(Error::Conflict { what: "network", name, differences });
         }
-        let (record, changed) = self.restore_network(host, record)?;
-        Ok(Ensured { record, fresh: false, changed })
+        let record = self.follow_uplink(record)?;
+        self.bring_up(host, record)
     }
 
-    /// Brings the network to its record; true if anything had to be changed. The caller holds the
-    /// network's lock.
-    pub(super) fn restore_network(
+    /// Brings a network with a record to its planned state, its guest side included. The caller
+    /// holds the network's lock.
+    pub(super) fn bring_up(
         &self,
         host: &mut KernelHost<'_>,
         record: NetworkRecord,
-    ) -> Result<(NetworkRecord, bool), Error> {
-        let record = self.follow_uplink(record)?;
+    ) -> Result<Ensured, Error> {
         let expect = match record.phase {
             Phase::Done => Expect::Existing,
             Phase::Applying => Expect::Fresh,
         };
         let mut transaction = Transaction::new();
         let guard = self.state.lock_host()?;
+        // A call that was killed may have written the record alone.
+        self.lease(&record.spec)?;
         let applied = transaction.apply(host, &record.resources, expect);
         let changed = !transaction.changes().is_empty();
         let record = NetworkRecord { phase: Phase::Done, ..record };
@@ -154,17 +156,21 @@ impl Engine {
             return Err(rolled_back("the repair", error, transaction.roll_back(host)));
         }
         drop(guard);
-        Ok((record, changed))
+        Ok(Ensured { record, fresh: false, changed })
     }
 
-    /// The record with the device that leads out now: the host's default route may have moved.
+    /// The record with the devices that lead out now: the host's default route may have moved.
     /// Forwarding on the old device goes with the last bottle.
-    fn follow_uplink(&self, record: NetworkRecord) -> Result<NetworkRecord, Error> {
+    pub(super) fn follow_uplink(&self, record: NetworkRecord) -> Result<NetworkRecord, Error> {
         let uplink = default_route()?.map(|route| route.device);
-        if uplink == record.spec.uplink {
+        let uplink6 = match record.spec.addresses6 {
+            Some(_) => default_route6()?.map(|route| route.device),
+            None => None,
+        };
+        if (&uplink, &uplink6) == (&record.spec.uplink, &record.spec.uplink6) {
             return Ok(record);
         }
-        let spec = NetworkSpec { uplink, ..record.spec };
+        let spec = NetworkSpec { uplink, uplink6, ..record.spec };
         let resources = plan::network(&spec);
         let record = NetworkRecord { phase: Phase::Applying, spec, resources };
         self.state.write_network(&record)?;
@@ -184,8 +190,10 @@ impl Engine {
         let mut record = NetworkRecord { phase: Phase::Applying, spec, resources };
         self.state.write_network(&record)?;
         let mut transaction = Transaction::new();
-        let applied = transaction.apply(host, &record.resources, Expect::Fresh);
-        let settled = applied.map_err(Error::from).and_then(|()| {
+        let leased = self.lease(&record.spec);
+        let applied =
+            leased.and_then(|()| Ok(transaction.apply(host, &record.resources, Expect::Fresh)?));
+        let settled = applied.and_then(|()| {
             record.phase = Phase::Done;
             Ok(self.state.write_network(&record)?)
         });
@@ -199,53 +207,6 @@ impl Engine {
         }
         drop(guard);
         Ok(Ensured { record, fresh: true, changed: true })
-    }
-
-    /// The network as it will be: with a range that is free, and the host's way out.
-    pub(super) fn choose(&self, request: &NetworkRequest) -> Result<NetworkSpec, Error> {
-        let route = default_route()?;
-        let addresses = match request.subnet {
-            Some(subnet) => {
-                let addresses = NetworkAddresses::new(subnet, request.gateway)?;
-                if let Some(taken) = overlap::find(subnet, &request.name.bridge())? {
-                    let taken = self.name_of(&taken);
-                    return Err(Error::Overlap { subnet, taken });
-                }
-                addresses
-            }
-            None => self.choose_addresses(request)?,
-        };
-        Ok(NetworkSpec {
-            name: request.name.clone(),
-            addresses,
-            addresses6: request.addresses6()?,
-            policy: request.policy.clone().normalized(),
-            log_group: None,
-            mtu: request.mtu.or(route.as_ref().map(|r| r.mtu)).unwrap_or(DEFAULT_MTU),
-            uplink: route.map(|r| r.device),
-        })
-    }
-
-    fn choose_addresses(&self, request: &NetworkRequest) -> Result<NetworkAddresses, Error> {
-        let bridge = request.name.bridge();
-        for subnet in self.config.pool.candidates(&request.seed) {
-            if request.gateway.is_some_and(|gateway| !subnet.contains(&gateway)) {
-                continue;
-            }
-            if overlap::find(subnet, &bridge)?.is_none() {
-                return Ok(NetworkAddresses::new(subnet, request.gateway)?);
-            }
-        }
-        Err(Error::PoolExhausted { pool: self.config.pool.range })
-    }
-
-    /// What is in the way, by the bottle's name where it is one of ours.
-    fn name_of(&self, taken: &overlap::Taken) -> String {
-        let names = self.state.network_names().unwrap_or_default();
-        match names.iter().find(|n| n.bridge().as_str() == taken.device) {
-            Some(network) => format!("network {network} ({taken})"),
-            None => taken.to_string(),
-        }
     }
 
     /// Removes what there is of the network, with a record or without. The caller holds its lock.
@@ -294,7 +255,9 @@ impl Engine {
     pub(super) fn presumed_spec(&self, name: &NetworkName) -> Result<NetworkSpec, Error> {
         let subnet = self.config.pool.candidates(name.as_str()).next();
         let subnet = subnet.ok_or(Error::PoolExhausted { pool: self.config.pool.range })?;
-        Ok(NetworkSpec {
+        let prefix = format!("{}-bundle-", self.config.prefix);
+        let slug = name.as_str().strip_prefix(&prefix).and_then(|s| Slug::new(s).ok());
+        let mut spec = NetworkSpec {
             name: name.clone(),
             addresses: NetworkAddresses::new(subnet, None)?,
             addresses6: None,
@@ -302,7 +265,11 @@ impl Engine {
             log_group: None,
             mtu: DEFAULT_MTU,
             uplink: default_route()?.map(|r| r.device),
-        })
+            uplink6: default_route6()?.map(|r| r.device),
+            guest: None,
+        };
+        spec.guest = slug.map(|slug| self.presumed_guest(&slug, &spec));
+        Ok(spec)
     }
 }
 
@@ -323,7 +290,11 @@ pub(super) fn check_addresses(
     bundle_ip: Option<Ipv4Addr>,
     bundle_ip6: Option<Ipv6Addr>,
 ) -> Result<(), Error> {
-    match (request.addresses6()?, bundle_ip6) {
+    let addresses6 = request.addresses6()?;
+    if let Some(mtu) = request.mtu {
+        check_mtu(mtu, addresses6)?;
+    }
+    match (addresses6, bundle_ip6) {
         (Some(addresses), ip) => {
             addresses.bundle_ip(ip)?;
         }
@@ -377,7 +348,20 @@ pub(super) fn bundle_ip6(
     }
 }
 
-fn list(items: &[impl std::fmt::Display]) -> String {
+/// The guest's IPv6 address beside the bundle's: none where the bundle has none.
+pub(super) fn guest_ip6(
+    network: &NetworkSpec,
+    bundle: Option<Ipv6Addr>,
+    ip: Option<Ipv6Addr>,
+) -> Result<Option<Ipv6Addr>, AddressError6> {
+    match (network.addresses6.zip(bundle), ip) {
+        (Some((addresses, bundle)), ip) => addresses.guest_ip(bundle, ip).map(Some),
+        (None, Some(ip)) => Err(AddressError6::NoSubnet { role: "guest IP", ip }),
+        (None, None) => Ok(None),
+    }
+}
+
+pub(super) fn list(items: &[impl std::fmt::Display]) -> String {
     let items: Vec<String> = items.iter().map(ToString::to_string).collect();
     if items.is_empty() { "none".to_owned() } else { items.join(" ") }
 }

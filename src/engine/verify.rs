@@ -6,8 +6,8 @@ use std::fs::File;
 use serde::Serialize;
 
 use super::{Engine, Error, settle};
-use crate::names::{ContainerName, NetworkName, Slug};
-use crate::net::overlap::default_route;
+use crate::names::{ContainerName, IfName, NetworkName, Slug};
+use crate::net::overlap::{default_route, default_route6};
 use crate::net::passage;
 use crate::oci::spec::Container;
 use crate::oci::status::ContainerState;
@@ -71,7 +71,7 @@ impl Engine {
         let mut drift = Vec::new();
         match &network_record {
             Some(record) => {
-                drift.extend(moved_uplink(record)?);
+                drift.extend(moved_uplinks(record)?);
                 drift.extend(reconcile::verify(&mut host, &record.resources)?);
             }
             None => drift.push(Drift::new(format!("record of {network}"), "present", "absent")),
@@ -107,7 +107,8 @@ impl Engine {
         let record =
             network_record.ok_or_else(|| Error::NoNetwork { name: network.to_string() })?;
         let mut host = self.host();
-        let (_, mut changed) = self.restore_network(&mut host, record)?;
+        let record = self.follow_uplink(record)?;
+        let mut changed = self.bring_up(&mut host, record)?.changed;
         if let Some(record) = bundle_record {
             host.netns = record.container().map(live_netns).transpose()?.flatten();
             let own: Vec<Resource> = record
@@ -163,13 +164,24 @@ pub(super) fn live_netns(container: &Container) -> Result<Option<File>, Error> {
     })
 }
 
-/// The next `up` follows the default route to another device.
-fn moved_uplink(record: &NetworkRecord) -> Result<Option<Drift>, Error> {
+/// The next `up` follows the default routes to other devices.
+fn moved_uplinks(record: &NetworkRecord) -> Result<Vec<Drift>, Error> {
+    let spec = &record.spec;
     let now = default_route()?.map(|route| route.device);
-    let then = &record.spec.uplink;
-    let word = |device: Option<String>| device.unwrap_or_else(|| "none".to_owned());
-    Ok((now != *then).then(|| {
-        let (want, found) = (now.map(|d| d.to_string()), then.as_ref().map(ToString::to_string));
-        Drift::new(format!("uplink of {}", record.spec.name), word(want), word(found))
-    }))
+    let now6 = match spec.addresses6 {
+        Some(_) => default_route6()?.map(|route| route.device),
+        None => None,
+    };
+    let word = |device: &Option<IfName>| match device {
+        Some(device) => device.to_string(),
+        None => "none".to_owned(),
+    };
+    let uplinks = [("uplink", &now, &spec.uplink), ("IPv6 uplink", &now6, &spec.uplink6)];
+    Ok(uplinks
+        .into_iter()
+        .filter(|(_, now, then)| now != then)
+        .map(|(what, now, then)| {
+            Drift::new(format!("{what} of {}", spec.name), word(now), word(then))
+        })
+        .collect())
 }

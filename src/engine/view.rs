@@ -106,6 +106,9 @@ pub struct NetworkStatus {
     pub mtu: u32,
     /// The device that leads out, if the host has one.
     pub uplink: Option<String>,
+    /// The same for IPv6, if the network has it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub uplink6: Option<String>,
     /// The containers on it.
     pub bundles: Vec<String>,
 }
@@ -233,7 +236,9 @@ impl Engine {
     /// # Errors
     /// If the kernel cannot be asked.
     pub fn drops(&self, bottle: &BottleView) -> Result<Drops, Error> {
-        Ok(drops::read(&bottle.network.bridge(), &bottle.container.veth())?)
+        let guest = bottle.guest.as_ref().map(|guest| guest.name.veth());
+        let (bridge, port) = (bottle.network.bridge(), bottle.container.veth());
+        Ok(drops::read(&bridge, &port, guest.as_ref())?)
     }
 
     /// A reader of the bundle's log.
@@ -283,6 +288,7 @@ impl Engine {
             policy: spec.policy,
             mtu: spec.mtu,
             uplink: spec.uplink.map(|u| u.to_string()),
+            uplink6: spec.uplink6.map(|u| u.to_string()),
             bundles: users.into_iter().map(|(container, _)| container.to_string()).collect(),
             name: spec.name,
         })
@@ -306,6 +312,8 @@ fn network_of(record: &BundleRecord) -> Option<NetworkSpec> {
         log_group: None,
         mtu: veth.mtu,
         uplink: None,
+        guest: None,
+        uplink6: None,
     })
 }
 

@@ -4,36 +4,28 @@
 //! the route with EXCL, which fails if any interface has the same subnet already. (The kernel
 //! accepts one address on two interfaces.)
 
-use ipnet::Ipv4Net;
-use netlink_packet_route::RouteNetlinkMessage;
-use netlink_packet_route::link::InfoKind;
+use ipnet::IpNet;
+use netlink_packet_route::{AddressFamily, RouteNetlinkMessage};
 
 use crate::names::BRIDGE_IFNAME_PREFIX;
+use crate::net::address;
 use crate::net::altname;
-use crate::net::diff::{Differences, on_off};
+use crate::net::bridge_look::{
+    ALIAS, Look, Part, RP_FILTER_STRICT, differences, find, gateways, is_ours, look,
+};
 use crate::net::error::{Error, Refusal};
-use crate::net::facts::{self, Link, RouteFact};
+use crate::net::facts::{self, Link};
 use crate::net::link;
 use crate::net::netlink::{self, Request, Route};
 use crate::net::spec::Bridge;
 use crate::net::sysctl;
 use crate::presence::{Creation, Drift, Presence, Removal};
 
-/// What the bridge's alias says: who made it.
-pub const ALIAS: &str = "carboy";
-
 /// What the kernel lacks if it does not know the link type.
 const FEATURE: &str = "bridge support (CONFIG_BRIDGE)";
 
-/// net.ipv4.conf.*.rp_filter: drop what could not be answered through the same interface.
-const RP_FILTER_STRICT: u32 = 1;
-
 fn object(spec: &Bridge) -> String {
     format!("bridge {} ({})", spec.name, spec.network)
-}
-
-fn gateway(spec: &Bridge) -> Ipv4Net {
-    Ipv4Net::new_assert(spec.gateway, spec.subnet.prefix_len())
 }
 
 /// Makes the bridge if its name is free.
@@ -60,145 +52,63 @@ pub fn create(spec: &Bridge) -> Result<Creation, Error> {
 
 /// All but the link itself.
 async fn configure(route: &mut Route, spec: &Bridge, index: u32) -> Result<(), Error> {
-    sysctl::disable_ipv6(&object(spec), spec.name.as_str())?;
+    switch_ipv6(spec)?;
     altname::add(route, index, spec.network.as_str()).await?;
-    route
-        .all(vec![
-            link::no_link_local(index),
-            link::set_alias(index, ALIAS),
-            link::set_forwarding(index, 1, Some(RP_FILTER_STRICT)),
-            link::add_address(index, gateway(spec), true),
-            link::set_up(index),
-        ])
-        .await?;
-    claim(route, spec, index).await?;
+    let mut requests = vec![
+        link::no_link_local(index),
+        link::set_alias(index, ALIAS),
+        link::set_forwarding(index, 1, Some(RP_FILTER_STRICT)),
+    ];
+    requests.extend(gateways(spec).map(|gateway| address::add_address(index, gateway, true)));
+    requests.push(link::set_up(index));
+    route.all(requests).await?;
+    for gateway in gateways(spec) {
+        claim(route, spec, index, gateway).await?;
+    }
     route.all(vec![link::get(index)]).await
 }
 
+/// IPv6 as the spec has it: off, or on with the bundle's packets forwarded.
+fn switch_ipv6(spec: &Bridge) -> Result<(), Error> {
+    let (object, on) = (object(spec), spec.gateway6.is_some());
+    sysctl::switch_ipv6(&object, spec.name.as_str(), on)?;
+    if on && sysctl::can_force_forwarding() {
+        sysctl::force_forwarding(&object, spec.name.as_str(), true)?;
+    }
+    Ok(())
+}
+
 /// The route needs the bridge to be up.
-async fn claim(route: &mut Route, spec: &Bridge, index: u32) -> Result<(), Error> {
-    let request = link::claim_subnet(index, spec.subnet, spec.gateway);
+async fn claim(route: &mut Route, spec: &Bridge, index: u32, gateway: IpNet) -> Result<(), Error> {
+    let request = address::claim_subnet(index, gateway);
     let operation = request.operation;
     match route.one(request).await? {
         Ok(_) => Ok(()),
         Err(Refusal { errno: libc::EEXIST, .. }) => {
-            let device = holder(route, spec, index).await?;
-            Err(Error::Overlap { object: object(spec), subnet: spec.subnet, device })
+            let subnet = gateway.trunc();
+            let device = holder(route, subnet, index).await?;
+            Err(Error::Overlap { object: object(spec), subnet, device })
         }
         Err(refusal) => Err(route.refused(operation, refusal)),
     }
 }
 
 /// The name of the interface that has the subnet, for the error.
-async fn holder(route: &mut Route, spec: &Bridge, own: u32) -> Result<String, Error> {
-    let routes = route.one(link::dump_routes(None)).await?;
+async fn holder(route: &mut Route, subnet: IpNet, own: u32) -> Result<String, Error> {
+    let family = match subnet {
+        IpNet::V4(_) => AddressFamily::Inet,
+        IpNet::V6(_) => AddressFamily::Inet6,
+    };
+    let routes = route.one(address::dump_routes(None, family)).await?;
     let routes = routes.map_err(|r| route.refused("find who has the subnet of", r))?;
     let other = facts::routes(&routes)
         .into_iter()
-        .filter(|r| r.is_main() && r.destination == spec.subnet.trunc())
+        .filter(|r| r.is_main() && r.destination == subnet)
         .find_map(|r| r.output.filter(|index| *index != own));
     let Some(index) = other else { return Ok("another interface".to_owned()) };
     let answer = route.one(link::get(index)).await?;
     let link = facts::link(route, "read who has the subnet of", answer)?;
     Ok(link.map_or_else(|| format!("interface {index}"), |l| l.name))
-}
-
-/// What was read of a bridge that is ours.
-struct Seen {
-    link: Link,
-    addresses: Vec<Ipv4Net>,
-    routes: Vec<RouteFact>,
-}
-
-/// What a look at the bridge's name found.
-enum Look {
-    Absent,
-    Foreign(String),
-    Ours(Box<Seen>),
-}
-
-async fn look(route: &mut Route, spec: &Bridge) -> Result<Look, Error> {
-    let Some(link) = find(route, spec).await? else { return Ok(Look::Absent) };
-    if !is_ours(&link, spec) {
-        return Ok(Look::Foreign(link.describe()));
-    }
-    let index = link.index;
-    let mut answers =
-        route.send(vec![link::dump_addresses(index), link::dump_routes(Some(index))]).await?;
-    let routes = answers.pop().unwrap_or(Ok(Vec::new()));
-    let addresses = answers.pop().unwrap_or(Ok(Vec::new()));
-    let routes = routes.map_err(|r| route.refused("list the routes of", r))?;
-    let addresses = addresses.map_err(|r| route.refused("list the addresses of", r))?;
-    Ok(Look::Ours(Box::new(Seen {
-        addresses: facts::addresses(&addresses).into_iter().map(|(_, a)| a).collect(),
-        routes: facts::routes(&routes),
-        link,
-    })))
-}
-
-async fn find(route: &mut Route, spec: &Bridge) -> Result<Option<Link>, Error> {
-    let answer = route.one(link::get_by_name(spec.name.as_str())).await?;
-    facts::link(route, "look up", answer)
-}
-
-/// A link found by an altname of that text has another name: not ours.
-fn is_ours(link: &Link, spec: &Bridge) -> bool {
-    link.name == spec.name.as_str()
-        && link.is_ours(&InfoKind::Bridge, spec.network.as_str(), spec.group, spec.mac)
-}
-
-/// What is repaired as one.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Part {
-    Mac,
-    Mtu,
-    Group,
-    Alias,
-    Altname,
-    Options,
-    LinkLocal,
-    Ipv6,
-    Forwarding,
-    Address,
-    Up,
-    Route,
-}
-
-fn differences(spec: &Bridge, seen: &Seen) -> Differences<Part> {
-    let link = &seen.link;
-    let mut found = Differences::new();
-    let name = |what: &str| format!("bridge {} {what}", spec.name);
-    found.expect(Part::Mac, name("address"), spec.mac, link.mac);
-    found.expect(Part::Mtu, name("mtu"), spec.mtu, Some(link.mtu));
-    found.expect(Part::Group, name("group"), spec.group, Some(link.group));
-    found.expect(Part::Alias, name("alias"), ALIAS, link.alias.as_deref());
-    let altname = link.altnames.iter().find(|a| *a == spec.network.as_str());
-    found.expect(
-        Part::Altname,
-        name("altname"),
-        spec.network.as_str(),
-        altname.map(String::as_str),
-    );
-    let off = |on: Option<bool>| on.map(on_off);
-    found.expect_if_known(Part::Options, name("stp_state"), "off", off(link.stp));
-    found.expect_if_known(Part::Options, name("forward_delay"), 0, link.forward_delay);
-    let snooping = off(link.multicast_snooping);
-    found.expect_if_known(Part::Options, name("mcast_snooping"), "off", snooping);
-    found.expect_if_known(Part::LinkLocal, name("IPv6 link-local"), "off", off(link.link_local));
-    let ipv6 = link.ipv6_disabled.map(|disabled| on_off(!disabled));
-    found.expect_if_known(Part::Ipv6, name("IPv6"), "off", ipv6);
-    let forwarding = off(link.forwarding.map(|mode| mode != 0));
-    found.expect_if_known(Part::Forwarding, name("forwarding"), "on", forwarding);
-    let strict = i32::try_from(RP_FILTER_STRICT).unwrap_or(i32::MAX);
-    found.expect_if_known(Part::Forwarding, name("rp_filter"), strict, link.rp_filter);
-    let wanted = gateway(spec);
-    let address = seen.addresses.iter().find(|a| **a == wanted);
-    found.expect(Part::Address, name("inet"), wanted, address.copied());
-    found.expect(Part::Up, name("state"), "up", Some(if link.up { "up" } else { "down" }));
-    let route = seen.routes.iter().find(|r| r.is_main() && r.destination == spec.subnet.trunc());
-    let route = route.map(|r| r.destination);
-    found.expect(Part::Route, name("route"), spec.subnet.trunc(), route);
-    found
 }
 
 /// Compares the bridge with the spec.
@@ -229,16 +139,27 @@ pub fn repair(spec: &Bridge, drift: &[Drift]) -> Result<(), Error> {
         };
         let parts = differences(spec, &seen).parts(drift);
         let index = seen.link.index;
+        if parts.contains(&Part::Mtu) {
+            // First: below 1280 bytes the link has no IPv6 that could be switched.
+            route.all(vec![link::set_mtu(index, spec.mtu)]).await?;
+            if seen.link.ipv6_disabled.is_none() {
+                // It has come back with the kernel's defaults, a link-local address among them.
+                sysctl::disable_ipv6(&object(spec), spec.name.as_str())?;
+                route.all(vec![link::no_link_local(index)]).await?;
+            }
+        }
         if parts.contains(&Part::Ipv6) {
-            sysctl::disable_ipv6(&object(spec), spec.name.as_str())?;
+            switch_ipv6(spec)?;
         }
         if parts.contains(&Part::Altname) {
             altname::add(route, index, spec.network.as_str()).await?;
         }
         let requests = parts.iter().flat_map(|part| repair_requests(spec, index, *part));
         route.all(requests.collect()).await?;
-        if parts.contains(&Part::Route) {
-            claim(route, spec, index).await?;
+        for part in &parts {
+            if let Part::Route(gateway) = part {
+                claim(route, spec, index, *gateway).await?;
+            }
         }
         route.all(vec![link::get(index)]).await
     })
@@ -248,15 +169,14 @@ pub fn repair(spec: &Bridge, drift: &[Drift]) -> Result<(), Error> {
 fn repair_requests(spec: &Bridge, index: u32, part: Part) -> Vec<Request> {
     vec![match part {
         Part::Mac => link::set_mac(index, spec.mac),
-        Part::Mtu => link::set_mtu(index, spec.mtu),
         Part::Group => link::set_group(index, spec.group),
         Part::Alias => link::set_alias(index, ALIAS),
         Part::Options => return link::set_bridge_options(index).into(),
         Part::LinkLocal => link::no_link_local(index),
         Part::Forwarding => link::set_forwarding(index, 1, Some(RP_FILTER_STRICT)),
-        Part::Address => link::add_address(index, gateway(spec), true),
+        Part::Address(gateway) => address::add_address(index, gateway, true),
         Part::Up => link::set_up(index),
-        Part::Altname | Part::Ipv6 | Part::Route => return Vec::new(),
+        Part::Mtu | Part::Altname | Part::Ipv6 | Part::Route(_) => return Vec::new(),
     }]
 }
 
@@ -278,6 +198,15 @@ pub fn remove(spec: &Bridge) -> Result<Removal, Error> {
 
 /// Whether any bottle's bridge is there: the firewall's own sets may have been flushed.
 pub(crate) fn any_left() -> Result<bool, Error> {
+    any_bridge(|_| true)
+}
+
+/// The same for bridges with IPv6.
+pub(crate) fn any_left_with_ipv6() -> Result<bool, Error> {
+    any_bridge(|link| link.ipv6_disabled == Some(false))
+}
+
+fn any_bridge(wanted: fn(&Link) -> bool) -> Result<bool, Error> {
     netlink::run("the shared resources", FEATURE, async |route| {
         let request = link::dump_bridges();
         let operation = request.operation;
@@ -285,80 +214,11 @@ pub(crate) fn any_left() -> Result<bool, Error> {
         Ok(messages.into_iter().any(|m| match m {
             RouteNetlinkMessage::NewLink(message) => {
                 let link = Link::from(message);
-                link.name.starts_with(BRIDGE_IFNAME_PREFIX) && link.alias.as_deref() == Some(ALIAS)
+                link.name.starts_with(BRIDGE_IFNAME_PREFIX)
+                    && link.alias.as_deref() == Some(ALIAS)
+                    && wanted(&link)
             }
             _ => false,
         }))
     })
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::net::spec::MacAddr;
-
-    fn spec() -> Bridge {
-        Bridge {
-            name: "cb-x".parse().unwrap(),
-            network: "net".parse().unwrap(),
-            subnet: "192.168.7.0/24".parse().unwrap(),
-            gateway: "192.168.7.1".parse().unwrap(),
-            gateway6: None,
-            mac: MacAddr([2; 6]),
-            mtu: 1500,
-            group: 7,
-        }
-    }
-
-    fn seen(spec: &Bridge) -> Seen {
-        let link = Link {
-            name: spec.name.to_string(),
-            altnames: vec![spec.network.to_string()],
-            alias: Some(ALIAS.to_owned()),
-            mac: Some(spec.mac),
-            mtu: spec.mtu,
-            group: spec.group,
-            up: true,
-            forwarding: Some(1),
-            rp_filter: Some(1),
-            ipv6_disabled: Some(true),
-            link_local: Some(false),
-            ..Link::default()
-        };
-        let route = RouteFact {
-            destination: spec.subnet,
-            gateway: None,
-            output: Some(3),
-            table: 254,
-            mtu: None,
-        };
-        Seen { link, addresses: vec![gateway(spec)], routes: vec![route] }
-    }
-
-    #[test]
-    fn each_difference_is_named() {
-        type Break = fn(&mut Seen);
-        let spec = spec();
-        assert_eq!(differences(&spec, &seen(&spec)).into_presence(), Presence::Present);
-        let cases: [(Break, &str); 7] = [
-            (|s| s.link.mtu = 1400, "bridge cb-x mtu"),
-            (|s| s.link.mac = None, "bridge cb-x address"),
-            (|s| s.link.altnames.clear(), "bridge cb-x altname"),
-            (|s| s.link.up = false, "bridge cb-x state"),
-            (|s| s.addresses.clear(), "bridge cb-x inet"),
-            (|s| s.routes.clear(), "bridge cb-x route"),
-            (|s| s.link.ipv6_disabled = Some(false), "bridge cb-x IPv6"),
-        ];
-        for (damage, resource) in cases {
-            let mut damaged = seen(&spec);
-            damage(&mut damaged);
-            match differences(&spec, &damaged).into_presence() {
-                Presence::Drifted(drift) => {
-                    assert_eq!(drift.len(), 1, "{drift:?}");
-                    assert_eq!(drift[0].resource, resource);
-                }
-                other => panic!("{resource}: {other:?}"),
-            }
-        }
-    }
 }

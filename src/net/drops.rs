@@ -13,16 +13,19 @@ pub use crate::net::nft_read::Count;
 /// has no entries of the bottle.
 pub type Drops = BTreeMap<Reason, Count>;
 
-/// Reads what was dropped of a bridge and of a port. The counters of other bottles are not read.
+/// Reads what was dropped of a bridge, of a port, and of a guest's port if there is one. The counters of other bottles are not read.
 ///
 /// Counts begin when the entries are made, and again when they have to be made anew.
 ///
 /// # Errors
 /// If the kernel cannot be asked: it takes CAP_NET_ADMIN.
-pub fn read(bridge: &IfName, port: &IfName) -> Result<Drops, Error> {
+pub fn read(bridge: &IfName, port: &IfName, guest: Option<&IfName>) -> Result<Drops, Error> {
     let of_bridge = Reason::OF_BRIDGE.map(|r| (r, drop_element(Family::Inet, bridge, r)));
     let of_port = Reason::OF_PORT.map(|r| (r, drop_element(Family::Bridge, port, r)));
-    let (reasons, elements): (Vec<_>, Vec<_>) = of_bridge.into_iter().chain(of_port).unzip();
+    let of_guest =
+        guest.map(|guest| Reason::OF_GUEST.map(|r| (r, drop_element(Family::Bridge, guest, r))));
+    let all = of_bridge.into_iter().chain(of_port).chain(of_guest.into_iter().flatten());
+    let (reasons, elements): (Vec<_>, Vec<_>) = all.unzip();
     let mut drops = Drops::new();
     for (reason, seen) in reasons.into_iter().zip(Reader::open()?.look_up(&elements)?) {
         if let Some(count) = seen.and_then(|seen| seen.count) {

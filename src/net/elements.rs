@@ -6,7 +6,7 @@ use crate::net::diff::Differences;
 use crate::net::error::{Error, Refusal};
 use crate::net::nft::{self, Transaction};
 use crate::net::nft_read::{Reader, SeenElement};
-use crate::net::ruleset::{Chain, DROPS, Element, Entries, Family, Reason, TABLE};
+use crate::net::ruleset::{Chain, DROPS, Element, Entries, Family, Reason, TABLE, Way};
 use crate::presence::{Creation, Drift, Presence, Removal};
 
 /// Adds all entries in one transaction, if none is there.
@@ -74,8 +74,9 @@ fn look(object: &str, wanted: &Entries, unwanted: &Entries) -> Result<Look, Erro
         found.expect(part, resource, word(want.map(|e| e.way.as_ref())), Some(word(is)));
     }
     let mut chains = Vec::new();
-    for (number, (family, chain)) in wanted.chains.iter().chain(&unwanted.chains).enumerate() {
-        let have = reader.chain(*family, &chain.name)?;
+    let planned: Vec<_> = wanted.chains.iter().chain(&unwanted.chains).collect();
+    let seen_chains = reader.chains(&names(&planned))?;
+    for (number, ((family, chain), have)) in planned.into_iter().zip(seen_chains).enumerate() {
         chains.push(have.is_some());
         let part = Part::Chain(number);
         if number < wanted.chains.len() {
@@ -87,8 +88,12 @@ fn look(object: &str, wanted: &Entries, unwanted: &Entries) -> Result<Look, Erro
     Ok(Look { differences: found, elements: seen, chains })
 }
 
+fn names<'a>(chains: &[&'a (Family, Chain)]) -> Vec<(Family, &'a str)> {
+    chains.iter().map(|(family, chain)| (*family, chain.name.as_ref())).collect()
+}
+
 /// As in differences: whether it is there, and where it leads if it is of a map.
-fn word(element: Option<Option<&crate::net::ruleset::Way>>) -> String {
+fn word(element: Option<Option<&Way>>) -> String {
     match element {
         None => "absent".to_owned(),
         Some(None) => "present".to_owned(),
@@ -166,8 +171,9 @@ pub(crate) fn remove(object: &str, entries: &Entries) -> Result<Removal, Error> 
             removal = Removal::Removed;
         }
     }
-    for (family, chain) in &entries.chains {
-        if reader.chain(*family, &chain.name)?.is_some() {
+    let planned: Vec<_> = entries.chains.iter().collect();
+    for ((family, chain), seen) in planned.iter().zip(reader.chains(&names(&planned))?) {
+        if seen.is_some() {
             transaction.flush_chain(*family, &chain.name);
             transaction.delete_chain(*family, &chain.name);
             removal = Removal::Removed;

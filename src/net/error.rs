@@ -4,7 +4,7 @@
 use std::fmt;
 use std::io;
 
-use ipnet::Ipv4Net;
+use ipnet::IpNet;
 
 use crate::error::{Classify, ErrorKind};
 use crate::names::NameError;
@@ -81,7 +81,7 @@ pub enum Error {
         /// Who wanted the subnet.
         object: String,
         /// The subnet.
-        subnet: Ipv4Net,
+        subnet: IpNet,
         /// The interface that has it.
         device: String,
     },

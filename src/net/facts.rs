@@ -1,9 +1,8 @@
 //! What the kernel's answers say, reduced to what carboy compares. Pure.
 
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
-use ipnet::Ipv4Net;
-use netlink_packet_route::RouteNetlinkMessage;
+use ipnet::IpNet;
 use netlink_packet_route::address::{AddressAttribute, AddressMessage};
 use netlink_packet_route::link::{
     AfSpecInet, AfSpecInet6, AfSpecUnspec, BridgeStpState, In6AddrGenMode, InfoBridge,
@@ -14,6 +13,7 @@ use netlink_packet_route::neighbour::{NeighbourAttribute, NeighbourMessage, Neig
 use netlink_packet_route::route::{
     RouteAddress, RouteAttribute, RouteHeader, RouteMessage, RouteMetric,
 };
+use netlink_packet_route::{AddressFamily, RouteNetlinkMessage};
 
 use crate::net::error::{Error, Refusal};
 use crate::net::netlink::{Answer, Route};
@@ -42,6 +42,10 @@ pub(crate) struct Link {
     /// `None` if the kernel has no IPv6.
     pub(crate) ipv6_disabled: Option<bool>,
     pub(crate) link_local: Option<bool>,
+    /// Router advertisements: 0 is off.
+    pub(crate) accept_ra: Option<i32>,
+    /// IPv6 forwarding for this device alone; 0 also where the kernel has no such setting.
+    pub(crate) force_forwarding: Option<i32>,
     pub(crate) stp: Option<bool>,
     pub(crate) forward_delay: Option<u32>,
     pub(crate) multicast_snooping: Option<bool>,
@@ -136,6 +140,8 @@ impl Link {
                     match value {
                         AfSpecInet6::DevConf(conf) => {
                             self.ipv6_disabled = Some(conf.disable_ipv6 != 0);
+                            self.accept_ra = Some(conf.accept_ra);
+                            self.force_forwarding = Some(conf.force_forwarding);
                         }
                         AfSpecInet6::AddrGenMode(mode) => {
                             self.link_local = Some(mode != In6AddrGenMode::None);
@@ -183,7 +189,7 @@ pub(crate) fn created(object: &str, messages: Vec<RouteNetlinkMessage>) -> Resul
 }
 
 /// The addresses of an answer, each with its interface's index.
-pub(crate) fn addresses(messages: &[RouteNetlinkMessage]) -> Vec<(u32, Ipv4Net)> {
+pub(crate) fn addresses(messages: &[RouteNetlinkMessage]) -> Vec<(u32, IpNet)> {
     messages
         .iter()
         .filter_map(|m| match m {
@@ -194,19 +200,29 @@ pub(crate) fn addresses(messages: &[RouteNetlinkMessage]) -> Vec<(u32, Ipv4Net)>
 }
 
 /// IFA_LOCAL is the interface's own address; IFA_ADDRESS is the peer's on point-to-point links.
-fn local_address(message: &AddressMessage) -> Option<(u32, Ipv4Net)> {
-    let local = message.attributes.iter().find_map(|a| match a {
-        AddressAttribute::Local(IpAddr::V4(ip)) => Some(*ip),
+/// IPv6 has IFA_LOCAL on those alone.
+fn local_address(message: &AddressMessage) -> Option<(u32, IpNet)> {
+    let of = |wanted: fn(&AddressAttribute) -> Option<IpAddr>| {
+        message.attributes.iter().find_map(wanted)
+    };
+    let local = of(|a| match a {
+        AddressAttribute::Local(ip) => Some(*ip),
         _ => None,
+    });
+    let ip = local.or_else(|| {
+        of(|a| match a {
+            AddressAttribute::Address(ip @ IpAddr::V6(_)) => Some(*ip),
+            _ => None,
+        })
     })?;
-    Some((message.header.index, Ipv4Net::new(local, message.header.prefix_len).ok()?))
+    Some((message.header.index, IpNet::new(ip, message.header.prefix_len).ok()?))
 }
 
 /// A route, as far as carboy compares it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct RouteFact {
-    pub(crate) destination: Ipv4Net,
-    pub(crate) gateway: Option<Ipv4Addr>,
+    pub(crate) destination: IpNet,
+    pub(crate) gateway: Option<IpAddr>,
     /// Of several next hops the first one's.
     pub(crate) output: Option<u32>,
     pub(crate) table: u32,
@@ -214,9 +230,10 @@ pub(crate) struct RouteFact {
 }
 
 impl RouteFact {
-    /// Whether it is (half of) a default route: VPNs split it into two of length 1.
+    /// Whether it is (half of) a default route: VPNs split it into two of length 1. In IPv6 a
+    /// route to all global addresses, 2000::/3, is one too.
     pub(crate) fn is_default(&self) -> bool {
-        self.destination.prefix_len() <= 1
+        self.destination.prefix_len() <= if self.destination.addr().is_ipv4() { 1 } else { 3 }
     }
 
     /// Whether it is in the table that every host looks routes up in.
@@ -237,13 +254,16 @@ pub(crate) fn routes(messages: &[RouteNetlinkMessage]) -> Vec<RouteFact> {
 }
 
 fn route_fact(message: &RouteMessage) -> Option<RouteFact> {
-    let mut destination = Ipv4Addr::UNSPECIFIED;
+    let mut destination = match message.header.address_family {
+        AddressFamily::Inet6 => IpAddr::V6(Ipv6Addr::UNSPECIFIED),
+        _ => IpAddr::V4(Ipv4Addr::UNSPECIFIED),
+    };
     let (mut gateway, mut output, mut mtu) = (None, None, None);
     let mut table = u32::from(message.header.table);
     for attribute in &message.attributes {
         match attribute {
-            RouteAttribute::Destination(RouteAddress::Inet(ip)) => destination = *ip,
-            RouteAttribute::Gateway(RouteAddress::Inet(ip)) => gateway = Some(*ip),
+            RouteAttribute::Destination(ip) => destination = ip_of(ip)?,
+            RouteAttribute::Gateway(ip) => gateway = ip_of(ip),
             RouteAttribute::Oif(index) => output = Some(*index),
             RouteAttribute::Table(number) => table = *number,
             RouteAttribute::MultiPath(hops) => {
@@ -258,8 +278,16 @@ fn route_fact(message: &RouteMessage) -> Option<RouteFact> {
             _ => {}
         }
     }
-    let destination = Ipv4Net::new(destination, message.header.destination_prefix_length).ok()?;
+    let destination = IpNet::new(destination, message.header.destination_prefix_length).ok()?;
     Some(RouteFact { destination, gateway, output, table, mtu })
+}
+
+fn ip_of(address: &RouteAddress) -> Option<IpAddr> {
+    match address {
+        RouteAddress::Inet(ip) => Some(IpAddr::V4(*ip)),
+        RouteAddress::Inet6(ip) => Some(IpAddr::V6(*ip)),
+        _ => None,
+    }
 }
 
 /// The permanent (or, in a bridge's FDB, static) entry of an answer: its MAC address.
@@ -344,9 +372,15 @@ mod tests {
             table: 254,
             mtu: None,
         };
-        for (destination, default) in
-            [("0.0.0.0/0", true), ("128.0.0.0/1", true), ("10.0.0.0/8", false)]
-        {
+        for (destination, default) in [
+            ("0.0.0.0/0", true),
+            ("128.0.0.0/1", true),
+            ("10.0.0.0/8", false),
+            ("::/0", true),
+            ("8000::/1", true),
+            ("2000::/3", true),
+            ("fc00::/7", false),
+        ] {
             assert_eq!(route(destination).is_default(), default, "{destination}");
         }
     }

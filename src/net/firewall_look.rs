@@ -80,9 +80,8 @@ pub(crate) fn look(reader: &Reader, table: &Table) -> Result<Option<Seen>, Error
             seen.sets.push(seen_set(attributes));
         }
     }
-    for chain in &table.chains {
-        seen.chains.extend(reader.chain(family, &chain.name)?);
-    }
+    let names: Vec<_> = table.chains.iter().map(|c| (family, c.name.as_ref())).collect();
+    seen.chains = reader.chains(&names)?.into_iter().flatten().collect();
     Ok(Some(seen))
 }
 

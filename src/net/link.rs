@@ -1,35 +1,30 @@
-//! Requests about links, addresses, routes and neighbours: which attributes go into which message.
-//! Pure.
+//! Requests about links and the bridge's forwarding table: which attributes go into which message;
+//! those about addresses, routes and neighbours are in [`address`](crate::net::address). Pure.
 //!
 //! The create message honours name, MAC, MTU, group and master, and ignores alias, altname and
 //! bridge-port data without a word (Linux 6.18): those are messages of their own.
 
-use std::net::Ipv4Addr;
 use std::os::fd::RawFd;
 
-use ipnet::Ipv4Net;
 use netlink_packet_core::{DefaultNla, NLM_F_APPEND};
-use netlink_packet_route::address::{AddressAttribute, AddressFlags, AddressMessage, AddressScope};
 use netlink_packet_route::link::{
     AfSpecInet, AfSpecInet6, AfSpecUnspec, BridgePortState, BridgeStpState, In6AddrGenMode,
     InfoBridge, InfoData, InfoKind, InfoVeth, LinkAttribute, LinkInfo, LinkMessage, Prop,
 };
 use netlink_packet_route::neighbour::{
-    NeighbourAddress, NeighbourAttribute, NeighbourFlags, NeighbourMessage, NeighbourState,
-};
-use netlink_packet_route::route::{
-    RouteAttribute, RouteFlags, RouteHeader, RouteMessage, RouteProtocol, RouteScope, RouteType,
+    NeighbourAttribute, NeighbourFlags, NeighbourMessage, NeighbourState,
 };
 use netlink_packet_route::{AddressFamily, RouteNetlinkMessage};
-use rtnetlink::{
-    AddressMessageBuilder, LinkBridge, LinkBridgePort, LinkMessageBuilder, LinkUnspec, LinkVeth,
-    RouteMessageBuilder,
-};
+use rtnetlink::{LinkBridge, LinkBridgePort, LinkMessageBuilder, LinkUnspec, LinkVeth};
 
 use crate::net::netlink::{CHANGE, CREATE, CREATE_ECHO, DUMP, GET, REPLACE, Request};
 use crate::net::spec::{Bridge, CONTAINER_IFNAME, MacAddr, Veth};
 
-fn request(operation: &'static str, flags: u16, message: RouteNetlinkMessage) -> Request {
+pub(crate) fn request(
+    operation: &'static str,
+    flags: u16,
+    message: RouteNetlinkMessage,
+) -> Request {
     Request { operation, flags, message }
 }
 
@@ -165,6 +160,13 @@ pub(crate) fn add_altname(index: u32, name: &str) -> Request {
     request("add the altname of", flags, RouteNetlinkMessage::NewLinkProp(message))
 }
 
+pub(crate) fn delete_altname(index: u32, name: &str) -> Request {
+    let mut message = LinkMessage::default();
+    message.header.index = index;
+    message.attributes.push(LinkAttribute::PropList(vec![Prop::AltIfName(name.to_owned())]));
+    request("delete the altname of", CHANGE, RouteNetlinkMessage::DelLinkProp(message))
+}
+
 /// No link-local address is generated when the link comes up.
 pub(crate) fn no_link_local(index: u32) -> Request {
     let none = AfSpecInet6::AddrGenMode(In6AddrGenMode::None);
@@ -197,9 +199,9 @@ pub(crate) fn set_forwarding(index: u32, mode: u32, rp_filter: Option<u32>) -> R
 
 /// The flags of a bundle's port: it talks to the bridge alone; what it may send from is the static
 /// FDB entry (`locked`), and nothing unknown is sent to it.
-pub(crate) fn set_port_flags(index: u32) -> Request {
+pub(crate) fn set_port_flags(index: u32, isolated: bool) -> Request {
     let message = LinkBridgePort::new(index)
-        .isolated(true)
+        .isolated(isolated)
         .learning(false)
         .locked(true)
         .hairpin(false)
@@ -214,111 +216,6 @@ pub(crate) fn set_port_flags(index: u32) -> Request {
 pub(crate) fn unblock_port(index: u32) -> Request {
     let message = LinkBridgePort::new(index).state(BridgePortState::Forwarding).build();
     change("let forward", message)
-}
-
-/// An address; `claimed` leaves out the connected route, to be added with EXCL.
-pub(crate) fn add_address(index: u32, address: Ipv4Net, claimed: bool) -> Request {
-    let mut builder = AddressMessageBuilder::<Ipv4Addr>::new()
-        .index(index)
-        .address(address.addr(), address.prefix_len())
-        .build();
-    if claimed {
-        builder.attributes.push(AddressAttribute::Flags(AddressFlags::Noprefixroute));
-    }
-    request("add the address of", CREATE, RouteNetlinkMessage::NewAddress(builder))
-}
-
-pub(crate) fn dump_addresses(index: u32) -> Request {
-    let mut message = AddressMessage::default();
-    message.header.family = AddressFamily::Inet;
-    message.header.index = index;
-    message.header.scope = AddressScope::Universe;
-    request("list the addresses of", DUMP, RouteNetlinkMessage::GetAddress(message))
-}
-
-/// The connected route of a claimed address; EEXIST means that somebody else has the subnet.
-pub(crate) fn claim_subnet(index: u32, subnet: Ipv4Net, gateway: Ipv4Addr) -> Request {
-    let message = RouteMessageBuilder::<Ipv4Addr>::new()
-        .destination_prefix(subnet.network(), subnet.prefix_len())
-        .output_interface(index)
-        .pref_source(gateway)
-        .scope(RouteScope::Link)
-        .protocol(RouteProtocol::Kernel)
-        .build();
-    request("add the connected route of", CREATE, RouteNetlinkMessage::NewRoute(message))
-}
-
-pub(crate) fn add_default_route(index: u32, gateway: Ipv4Addr) -> Request {
-    let message =
-        RouteMessageBuilder::<Ipv4Addr>::new().gateway(gateway).output_interface(index).build();
-    request("add the default route of", REPLACE, RouteNetlinkMessage::NewRoute(message))
-}
-
-pub(crate) fn delete_default_route(index: u32, gateway: Option<Ipv4Addr>) -> Request {
-    let mut builder = RouteMessageBuilder::<Ipv4Addr>::new().output_interface(index);
-    if let Some(gateway) = gateway {
-        builder = builder.gateway(gateway);
-    }
-    let mut message = builder.build();
-    // Whoever made it, and whatever its scope.
-    message.header.protocol = RouteProtocol::Unspec;
-    message.header.scope = RouteScope::NoWhere;
-    message.header.kind = RouteType::Unspec;
-    request("delete the default route of", CHANGE, RouteNetlinkMessage::DelRoute(message))
-}
-
-/// All unicast routes, of one output interface if given, whatever their table.
-pub(crate) fn dump_routes(index: Option<u32>) -> Request {
-    let mut message = RouteMessage::default();
-    message.header = RouteHeader {
-        address_family: AddressFamily::Inet,
-        kind: RouteType::Unicast,
-        protocol: RouteProtocol::Unspec,
-        ..RouteHeader::default()
-    };
-    if let Some(index) = index {
-        message.attributes.push(RouteAttribute::Oif(index));
-    }
-    request("list the routes of", DUMP, RouteNetlinkMessage::GetRoute(message))
-}
-
-/// The FIB entry that decides about an address (`ip route get fibmatch`).
-pub(crate) fn get_route(address: Ipv4Addr) -> Request {
-    let mut message =
-        RouteMessageBuilder::<Ipv4Addr>::new().destination_prefix(address, 32).build();
-    // A strict kernel wants all else unset.
-    message.header.table = 0;
-    message.header.protocol = RouteProtocol::Unspec;
-    message.header.scope = RouteScope::Universe;
-    message.header.kind = RouteType::Unspec;
-    message.header.flags = RouteFlags::FibMatch;
-    request("look up the route of", GET, RouteNetlinkMessage::GetRoute(message))
-}
-
-fn neighbour(index: u32, ip: Ipv4Addr) -> NeighbourMessage {
-    let mut message = NeighbourMessage::default();
-    message.header.family = AddressFamily::Inet;
-    message.header.ifindex = index;
-    message.attributes.push(NeighbourAttribute::Destination(NeighbourAddress::Inet(ip)));
-    message
-}
-
-/// A permanent neighbour entry: reached at once, and nobody can take the address by ARP.
-pub(crate) fn set_neighbour(index: u32, ip: Ipv4Addr, mac: MacAddr) -> Request {
-    let mut message = neighbour(index, ip);
-    message.header.state = NeighbourState::Permanent;
-    message.attributes.push(NeighbourAttribute::LinkLayerAddress(mac.octets().to_vec()));
-    request("add the neighbour entry of", REPLACE, RouteNetlinkMessage::NewNeighbour(message))
-}
-
-pub(crate) fn get_neighbour(index: u32, ip: Ipv4Addr) -> Request {
-    let message = RouteNetlinkMessage::GetNeighbour(neighbour(index, ip));
-    request("read the neighbour entry of", GET, message)
-}
-
-pub(crate) fn delete_neighbour(index: u32, ip: Ipv4Addr) -> Request {
-    let message = RouteNetlinkMessage::DelNeighbour(neighbour(index, ip));
-    request("delete the neighbour entry of", CHANGE, message)
 }
 
 fn fdb_entry(port: u32, mac: MacAddr) -> NeighbourMessage {
@@ -371,17 +268,5 @@ mod tests {
             assert!(contains(&bytes, &[entry(1, mode), entry(8, 1)].concat()), "{mode}");
         }
         assert!(!contains(&bytes(set_forwarding(7, 0, None)), &entry(8, 1)));
-    }
-
-    #[test]
-    fn a_strict_kernel_gets_route_queries_with_nothing_else_set() {
-        let RouteNetlinkMessage::GetRoute(message) = get_route(Ipv4Addr::new(10, 0, 0, 1)).message
-        else {
-            panic!("no RTM_GETROUTE");
-        };
-        assert_eq!(message.header.table, 0);
-        assert_eq!(message.header.protocol, RouteProtocol::Unspec);
-        assert_eq!(message.header.kind, RouteType::Unspec);
-        assert_eq!(message.attributes.len(), 1);
     }
 }

@@ -9,8 +9,10 @@
 //! that create or remove [`firewall`], [`passage`], [`uplink`] and [`bridge_rules`], from the first
 //! shared resource of a bottle up to its bridge's entry, with a lock of the whole host.
 
+mod address;
 mod altname;
 pub mod bridge;
+mod bridge_look;
 pub mod bridge_rules;
 mod chain_diff;
 mod diff;
@@ -20,9 +22,12 @@ mod error;
 mod facts;
 pub mod firewall;
 mod firewall_look;
+pub mod guest_peer;
+pub mod guest_rules;
 mod link;
 mod netlink;
 pub mod netns;
+pub mod nflog;
 mod nft;
 mod nft_expr;
 mod nft_read;
@@ -35,6 +40,7 @@ pub mod ruleset;
 pub mod spec;
 mod sysctl;
 pub mod uplink;
+pub mod uplink6;
 pub mod veth;
 mod veth_look;
 

@@ -32,7 +32,8 @@ const LOOPBACK: u32 = 1;
 /// What marks a namespace as ours: the alias of its `lo`, set before the namespace is mounted.
 const ALIAS: &str = "carboy";
 
-/// Where IPv6 is turned off: for all, for what comes later, and for the one that is there.
+/// Where IPv6 is switched: for all, for what comes later, and for the one that is there. In this
+/// order, for `all` sets the others too.
 const IPV6_SWITCHES: [&str; 3] = ["all", "default", "lo"];
 
 fn object(spec: &Netns) -> String {
@@ -50,8 +51,8 @@ pub(crate) fn open(path: &Path) -> Result<File, Error> {
     }
 }
 
-/// Makes the namespace if its path is free: IPv6 off inside, `lo` up. `held` is one that lives on
-/// though its mount is gone: then that one is mounted there again.
+/// Makes the namespace if its path is free: IPv6 off inside but for `lo` where it is wanted, `lo`
+/// up. `held` is one that lives on though its mount is gone: then that one is mounted there again.
 ///
 /// # Errors
 /// What the kernel said; the path is free again then.
@@ -94,9 +95,7 @@ fn make(spec: &Netns) -> Result<(), Error> {
     let object = object(spec);
     netlink::on_thread(&object, || {
         unshare(CloneFlags::CLONE_NEWNET).map_err(|e| Error::system(&object, "make", e))?;
-        for switch in IPV6_SWITCHES {
-            sysctl::disable_ipv6(&object, switch)?;
-        }
+        switch_ipv6(spec)?;
         netlink::block_on(&object, FEATURE, async |route| {
             route.all(vec![link::set_up(LOOPBACK), link::set_alias(LOOPBACK, ALIAS)]).await
         })?;
@@ -108,6 +107,16 @@ fn bind(spec: &Netns, namespace: &Path) -> Result<(), Error> {
     let none: Option<&str> = None;
     mount(Some(namespace), &spec.path, none, MsFlags::MS_BIND, none)
         .map_err(|e| Error::system(&object(spec), "mount", e))
+}
+
+/// Off for all there is and comes; on for `lo` alone, if at all. The veth pair turns it on for its
+/// own end. Works on the thread's namespace.
+fn switch_ipv6(spec: &Netns) -> Result<(), Error> {
+    let object = object(spec);
+    for switch in IPV6_SWITCHES {
+        sysctl::disable_ipv6(&object, switch)?;
+    }
+    if spec.ipv6 { sysctl::enable_ipv6(&object, "lo") } else { Ok(()) }
 }
 
 /// What stands at the path.
@@ -167,7 +176,7 @@ fn is_namespace(object: &str, path: &Path) -> Result<bool, Error> {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Part {
     Mount,
-    Ipv6(&'static str),
+    Ipv6,
     Loopback,
 }
 
@@ -189,9 +198,9 @@ fn differences(spec: &Netns, namespace: Option<&File>) -> Result<Differences<Par
     for (switch, disabled) in switches {
         let resource = format!("netns {} IPv6 {switch}", spec.name);
         found.expect_if_known(
-            Part::Ipv6(switch),
+            Part::Ipv6,
             resource,
-            "off",
+            on_off(spec.ipv6 && switch == "lo"),
             disabled.map(|disabled| on_off(!disabled)),
         );
     }
@@ -231,7 +240,7 @@ pub fn repair(spec: &Netns, drift: &[Drift], held: Option<&File>) -> Result<(), 
     netlink::run_in(&object, FEATURE, &namespace, async |route| {
         for part in parts {
             match part {
-                Part::Ipv6(switch) => sysctl::disable_ipv6(&object, switch)?,
+                Part::Ipv6 => switch_ipv6(spec)?,
                 Part::Loopback => route.all(vec![link::set_up(LOOPBACK)]).await?,
                 // Only a half-made namespace lacks its mount.
                 Part::Mount => {}
@@ -239,6 +248,34 @@ pub fn repair(spec: &Netns, drift: &[Drift], held: Option<&File>) -> Result<(), 
         }
         Ok(())
     })
+}
+
+/// The processes in the namespace at this path, sorted; none if there is no namespace.
+///
+/// # Errors
+/// If /proc cannot be read.
+pub fn processes(path: &Path) -> Result<Vec<u32>, Error> {
+    let object = format!("network namespace {}", path.display());
+    let failed = |e| Error::file(&object, "find the processes in", e);
+    let namespace = match open(path) {
+        Ok(file) => file.metadata().map_err(failed)?.ino(),
+        Err(Error::Missing { .. }) => return Ok(Vec::new()),
+        Err(error) => return Err(error),
+    };
+    let mut inside = Vec::new();
+    for entry in fs::read_dir("/proc").map_err(failed)? {
+        let entry = entry.map_err(failed)?;
+        let Some(pid) = entry.file_name().to_str().and_then(|name| name.parse().ok()) else {
+            continue;
+        };
+        // One that ended meanwhile is in no namespace.
+        let of = fs::metadata(entry.path().join("ns/net"));
+        if of.is_ok_and(|of| of.ino() == namespace) {
+            inside.push(pid);
+        }
+    }
+    inside.sort_unstable();
+    Ok(inside)
 }
 
 /// Removes the namespace's mount and file. The namespace itself goes with the last process in it.

@@ -16,7 +16,7 @@ use crate::net::nft_expr;
 use crate::net::nft_socket::{self, Connection, Message};
 use crate::net::ruleset::{Element, Expression, Family, Rule, TABLE, Way};
 
-/// How many elements are asked for at once: the answers must fit in a socket's usual buffer.
+/// How many objects are asked for at once: the answers must fit in a socket's usual buffer.
 const AT_ONCE: usize = 16;
 
 /// A socket to ask over, as often as one likes.
@@ -24,6 +24,9 @@ pub(crate) struct Reader {
     object: String,
     connection: Connection,
 }
+
+/// An answer as it came, and as it is understood.
+type Answer = (Vec<u8>, Message);
 
 /// An element that is there.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -127,24 +130,29 @@ impl Reader {
     /// What is there of each of the elements, looked up by key; nothing of those whose set or table
     /// is missing.
     pub(crate) fn look_up(&self, elements: &[Element]) -> Result<Vec<Option<SeenElement>>, Error> {
-        let mut found = Vec::with_capacity(elements.len());
-        for some in elements.chunks(AT_ONCE) {
-            let requests = some.iter().map(|element| {
-                let place = Element { way: None, ..element.clone() };
-                let get = NfTablesMessage::GetSetElement(element_message(&place));
-                message(nft::family(element.family), 0, get, NLM_F_ACK)
-            });
+        let requests = elements.iter().map(|element| {
+            let place = Element { way: None, ..element.clone() };
+            let get = NfTablesMessage::GetSetElement(element_message(&place));
+            message(nft::family(element.family), 0, get, NLM_F_ACK)
+        });
+        let answers = self.answers(requests.collect())?;
+        Ok(answers.into_iter().map(|a| a.map(|(raw, _)| seen_element(&raw))).collect())
+    }
+
+    /// The answer to each request for one object; `None` where there is no such thing.
+    fn answers(&self, requests: Vec<Message>) -> Result<Vec<Option<Answer>>, Error> {
+        let mut found = Vec::with_capacity(requests.len());
+        for some in requests.chunks(AT_ONCE) {
             let start = found.len();
             found.resize_with(start + some.len(), || None);
-            let replies = self.connection.exchange_raw(&self.object, "read", requests.collect())?;
-            for raw in replies {
+            for raw in self.connection.exchange_raw(&self.object, "read", some.to_vec())? {
                 let reply = nft_socket::parse(&self.object, &raw)?;
                 let is_answer = matches!(reply.payload, NetlinkPayload::InnerMessage(_));
                 if !self.is_missing(&reply)? && is_answer {
                     let number = nft_socket::number_of(&raw).filter(|n| *n < some.len());
                     let number =
                         number.ok_or_else(|| Error::answer(&self.object, "to another question"))?;
-                    found[start + number] = Some(seen_element(&raw));
+                    found[start + number] = Some((raw, reply));
                 }
             }
         }
@@ -170,26 +178,37 @@ impl Reader {
         Ok(elements)
     }
 
-    /// A chain with its rules; the kernel is asked for no other.
-    pub(crate) fn chain(&self, of: Family, name: &str) -> Result<Option<SeenChain>, Error> {
+    /// The chains of these names with their rules; the kernel is asked for no others.
+    pub(crate) fn chains(&self, names: &[(Family, &str)]) -> Result<Vec<Option<SeenChain>>, Error> {
+        let requests = names.iter().map(|(family, name)| {
+            let attributes = vec![
+                ChainAttribute::Table(TABLE.to_owned()),
+                ChainAttribute::Name((*name).to_owned()),
+            ];
+            let get = NfTablesMessage::GetChain(ChainMessage { attributes });
+            message(nft::family(*family), 0, get, NLM_F_ACK)
+        });
+        let mut chains = Vec::with_capacity(names.len());
+        for (answer, (family, name)) in self.answers(requests.collect())?.into_iter().zip(names) {
+            let chain = answer.and_then(|(_, answer)| chain_of(answer));
+            chains.push(match chain {
+                Some(chain) => Some(SeenChain { rules: self.rules(*family, name)?, ..chain }),
+                None => None,
+            });
+        }
+        Ok(chains)
+    }
+
+    fn rules(&self, of: Family, chain: &str) -> Result<Vec<SeenRule>, Error> {
         let attributes =
-            vec![ChainAttribute::Table(TABLE.to_owned()), ChainAttribute::Name(name.to_owned())];
-        let get = NfTablesMessage::GetChain(ChainMessage { attributes });
-        let Some(answer) = self.query(of, get, NLM_F_ACK)? else { return Ok(None) };
-        let chain = answer.into_iter().find_map(|message| match message {
-            NfTablesMessage::NewChain(ChainMessage { attributes }) => Some(seen_chain(attributes)),
+            vec![RuleAttribute::Table(TABLE.to_owned()), RuleAttribute::Chain(chain.to_owned())];
+        let get = NfTablesMessage::GetRule(RuleMessage { attributes });
+        let messages = self.query(of, get, NLM_F_DUMP)?.unwrap_or_default();
+        let rules = messages.into_iter().filter_map(|message| match message {
+            NfTablesMessage::NewRule(RuleMessage { attributes }) => Some(seen_rule(attributes)),
             _ => None,
         });
-        let Some(mut chain) = chain else { return Ok(None) };
-        let attributes =
-            vec![RuleAttribute::Table(TABLE.to_owned()), RuleAttribute::Chain(name.to_owned())];
-        let get = NfTablesMessage::GetRule(RuleMessage { attributes });
-        for message in self.query(of, get, NLM_F_DUMP)?.unwrap_or_default() {
-            if let NfTablesMessage::NewRule(RuleMessage { attributes }) = message {
-                chain.rules.push(seen_rule(attributes));
-            }
-        }
-        Ok(Some(chain))
+        Ok(rules.collect())
     }
 
     /// The names of all chains of the table.
@@ -272,6 +291,16 @@ fn inside<'a>(attributes: &'a [u8], path: &[u16]) -> Option<&'a [u8]> {
         let end = NLA_HEADER_SIZE + found.value_length();
         found.into_inner().get(NLA_HEADER_SIZE..end)
     })
+}
+
+fn chain_of(answer: Message) -> Option<SeenChain> {
+    let NetlinkPayload::InnerMessage(m) = answer.payload else { return None };
+    match m.inner {
+        NetfilterMessageInner::NfTables(NfTablesMessage::NewChain(ChainMessage { attributes })) => {
+            Some(seen_chain(attributes))
+        }
+        _ => None,
+    }
 }
 
 fn seen_chain(attributes: Vec<ChainAttribute>) -> SeenChain {

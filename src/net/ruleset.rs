@@ -10,17 +10,21 @@ mod bridge;
 mod element;
 mod entries;
 mod expression;
+mod guest;
 mod inet;
 mod reason;
 mod words;
 
 use std::borrow::Cow;
 
-pub use element::{Element, Way, bridge_element, drop_element, guarded_element, ifname_of};
+pub use element::{
+    Element, Way, bridge_element, drop_element, guarded_element, guarded6_element, ifname_of,
+};
 pub use entries::{
     Entries, bridge_entries, bridge_leftovers, is_own_chain, port_entries, port_leftovers,
 };
 pub use expression::{Conntrack, Expression, Header, Meta};
+pub use guest::{GUEST_SETS, guest_entries, guest_leftover_chains};
 pub use reason::Reason;
 
 /// The name of both tables.
@@ -41,6 +45,8 @@ pub const HOST_PORTS: &str = "host_ports";
 pub const BRIDGES: &str = "bridges";
 /// Devices on which carboy turned forwarding on.
 pub const GUARDED: &str = "guarded";
+/// Bridges with IPv6: while there is one, forwarding of IPv6 stays on.
+pub const BRIDGES6: &str = "bridges6";
 /// Devices on which carboy turned forwarding of IPv6 on.
 pub const GUARDED6: &str = "guarded6";
 /// Ports and what may come from them: `iifname . ether saddr . ip saddr`.
@@ -123,6 +129,10 @@ pub enum KeyPart {
     Ipv6Addr,
     /// A packet's mark, 4 bytes of the host's order.
     Mark,
+    /// A transport protocol's number, 1 byte.
+    Protocol,
+    /// A port, 2 bytes.
+    Port,
 }
 
 impl KeyPart {
@@ -135,6 +145,8 @@ impl KeyPart {
             Self::Ipv4Addr => (7, 4),
             Self::Ipv6Addr => (8, 16),
             Self::Mark => (19, 4),
+            Self::Protocol => (12, 4),
+            Self::Port => (13, 4),
         }
     }
 }

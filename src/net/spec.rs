@@ -1,13 +1,13 @@
 //! The network resources of a bottle as values: what is wanted, not how it is made. Pure.
 
 use std::fmt;
-use std::net::{Ipv4Addr, Ipv6Addr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::path::PathBuf;
 
-use ipnet::{Ipv4Net, Ipv6Net};
+use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 use serde::{Deserialize, Serialize};
 
-use crate::names::{ContainerName, IfName, NetworkName};
+use crate::names::{EndName, IfName, NetworkName};
 use crate::net::policy::{Egress, HostPort};
 
 /// The name of the interface inside a bundle.
@@ -105,6 +105,13 @@ pub struct Uplink {
     pub device: IfName,
 }
 
+/// The same for IPv6, on the device of the IPv6 default route, which may be another.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Uplink6 {
+    /// The device of the host's IPv6 default route when the network was planned.
+    pub device: IfName,
+}
+
 /// The bridge of one bundle network, with its gateway address and per-bridge sysctls.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Bridge {
@@ -154,19 +161,24 @@ pub struct BridgeRules {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Netns {
     /// Its name.
-    pub name: ContainerName,
+    pub name: EndName,
     /// Where it is mounted: `/run/netns/<name>`.
     pub path: PathBuf,
+    /// Whether `lo` has IPv6. All other interfaces have none until it is turned on for them.
+    #[serde(default)]
+    pub ipv6: bool,
 }
 
 /// A veth pair: the host end is a port of the bridge, the other end is `eth0` inside the namespace
 /// with the pinned address, the default route and permanent neighbour entries on both sides.
+///
+/// A guest's pair is the same, with its bundle in the gateway's place and no default route.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Veth {
     /// The host's end, `cv-…`.
     pub name: IfName,
-    /// The container's name, which is the host end's altname.
-    pub container: ContainerName,
+    /// The container's or the guest's name, which is the host end's altname.
+    pub container: EndName,
     /// The bridge it is a port of.
     pub bridge: IfName,
     /// The bridge's address on the wire, for the neighbour entry inside.
@@ -189,10 +201,23 @@ pub struct Veth {
     pub gateway6: Option<Ipv6Addr>,
     /// No default route.
     pub internal: bool,
+    /// Whether the port may exchange frames with isolated ports: a guest's with its bundle's.
+    #[serde(default)]
+    pub meets_ports: bool,
     /// In bytes.
     pub mtu: u32,
     /// The link group of the network.
     pub group: u32,
+}
+
+impl Veth {
+    /// The pinned addresses, each with its gateway, IPv4 first.
+    pub fn addresses(&self) -> impl Iterator<Item = (IpNet, IpAddr)> {
+        let of6 = self.address6.zip(self.gateway6);
+        let of6 = of6.map(|(address, gateway)| (IpNet::V6(address), IpAddr::V6(gateway)));
+        let of4 = (IpNet::V4(self.address), IpAddr::V4(self.gateway));
+        std::iter::once(of4).chain(of6)
+    }
 }
 
 /// What the shared firewall table holds about one port: which addresses may come from it.
@@ -212,6 +237,45 @@ pub struct PortRules {
     /// The netlink group that denied frames are told to; none are if `None`.
     #[serde(default)]
     pub log_group: Option<u16>,
+}
+
+/// What the shared firewall tables hold about a guest's port: whom it may reach.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct GuestRules {
+    /// The bridge.
+    pub bridge: IfName,
+    /// The host's end of the guest's veth pair.
+    pub veth: IfName,
+    /// The guest's own end.
+    pub guest: End,
+    /// The bundle, the only one it may reach.
+    pub bundle: End,
+    /// The bundle's ports that are open to the guest; every TCP port if there is none.
+    pub ports: Vec<HostPort>,
+    /// The netlink group that denied frames are told to; none are if `None`.
+    #[serde(default)]
+    pub log_group: Option<u16>,
+}
+
+/// One end of a wire: its addresses.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct End {
+    /// On the wire.
+    pub mac: MacAddr,
+    /// The pinned IPv4 address.
+    pub ip: Ipv4Addr,
+    /// The pinned IPv6 address; no IPv6 if `None`.
+    #[serde(default)]
+    pub ip6: Option<Ipv6Addr>,
+}
+
+/// The permanent neighbour entry for the guest inside the bundle's namespace.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct GuestPeer {
+    /// The path of the bundle's namespace.
+    pub netns: PathBuf,
+    /// The guest's own end.
+    pub guest: End,
 }
 
 #[cfg(test)]

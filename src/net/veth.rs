@@ -3,11 +3,15 @@
 //!
 //! The port learns nothing and is locked: the bridge's static FDB entry is the only MAC address
 //! frames may come from, and permanent neighbour entries on both sides make the first packet go
-//! at once and ARP useless for taking an address.
+//! at once, and ARP and neighbour discovery useless for taking an address.
 
 use std::fs::File;
+use std::net::IpAddr;
 use std::os::fd::AsRawFd;
 
+use netlink_packet_route::AddressFamily::{Inet, Inet6};
+
+use crate::net::address;
 use crate::net::altname;
 use crate::net::error::{Error, Refusal};
 use crate::net::facts::{self, Link};
@@ -57,22 +61,25 @@ async fn make(
         }
         Err(refusal) => return Err(host.refused("create", refusal)),
     };
-    if let Err(error) = configure(spec, host, inside, &link, bridge).await {
+    if let Err(error) = configure(spec, namespace, host, inside, &link, bridge).await {
         // The first error says what went wrong; a pair that stays is half made, which observe and
         // remove know how to handle.
-        host.send(vec![
-            link::delete_neighbour(bridge, spec.address.addr()),
-            link::delete(link.index),
-        ])
-        .await
-        .ok();
+        let mut requests = neighbours(spec, |ip| address::delete_neighbour(bridge, ip));
+        requests.push(link::delete(link.index));
+        host.send(requests).await.ok();
         return Err(error);
     }
     Ok(Creation::Created)
 }
 
+/// A request for each of the pinned addresses.
+fn neighbours(spec: &Veth, request: impl Fn(IpAddr) -> Request) -> Vec<Request> {
+    spec.addresses().map(|(address, _)| request(address.addr())).collect()
+}
+
 async fn configure(
     spec: &Veth,
+    namespace: &File,
     host: &mut Route,
     inside: &mut Route,
     link: &Link,
@@ -80,28 +87,42 @@ async fn configure(
 ) -> Result<(), Error> {
     let index = link.index;
     let peer = link.peer.ok_or_else(|| Error::answer(&object(spec), "no index of the peer"))?;
+    // A port of a bridge needs none of its own.
     sysctl::disable_ipv6(&object(spec), spec.name.as_str())?;
     altname::add(host, index, spec.container.as_str()).await?;
-    host.all(vec![
-        link::no_link_local(index),
-        link::set_port_flags(index),
-        link::set_fdb_entry(index, spec.peer_mac),
-        link::set_neighbour(bridge, spec.address.addr(), spec.peer_mac),
-        link::set_up(index),
-    ])
-    .await?;
     let mut requests = vec![
-        link::no_link_local(peer),
-        link::add_address(peer, spec.address, false),
-        link::set_up(peer),
-        link::set_neighbour(peer, spec.gateway, spec.bridge_mac),
+        link::no_link_local(index),
+        link::set_port_flags(index, !spec.meets_ports),
+        link::set_fdb_entry(index, spec.peer_mac),
     ];
-    if !spec.internal {
-        requests.push(link::add_default_route(peer, spec.gateway));
+    requests.extend(neighbours(spec, |ip| address::set_neighbour(bridge, ip, spec.peer_mac)));
+    requests.push(link::set_up(index));
+    host.all(requests).await?;
+    inside.all(vec![link::no_link_local(peer)]).await?;
+    if spec.address6.is_some() {
+        // The namespace has it off for all that comes.
+        switch_inner_ipv6(spec, namespace)?;
+    }
+    let mut requests = vec![link::set_up(peer)];
+    for (address, gateway) in spec.addresses() {
+        requests.push(address::add_address(peer, address, false));
+        requests.push(address::set_neighbour(peer, gateway, spec.bridge_mac));
+        if !spec.internal {
+            requests.push(address::add_default_route(peer, gateway));
+        }
     }
     requests.push(link::get(peer));
     inside.all(requests).await?;
     host.all(vec![link::get(index), link::get(bridge)]).await
+}
+
+/// IPv6 on `eth0` as the spec has it.
+fn switch_inner_ipv6(spec: &Veth, namespace: &File) -> Result<(), Error> {
+    let (object, on) = (object(spec), spec.address6.is_some());
+    netlink::on_thread(&object, || {
+        netlink::enter(&object, namespace)?;
+        sysctl::switch_ipv6(&object, CONTAINER_IFNAME, on)
+    })
 }
 
 /// Compares both ends of the pair with the spec.
@@ -139,34 +160,42 @@ pub fn repair(spec: &Veth, drift: &[Drift]) -> Result<(), Error> {
     let namespace = netns::open(&spec.netns)?;
     let object = object(spec);
     let index = seen.link.index;
-    let peer = seen.peer.as_ref().map(|p| p.index).ok_or_else(|| Error::Missing {
+    let inner = seen.peer.as_ref().ok_or_else(|| Error::Missing {
         object: format!("{CONTAINER_IFNAME} in {}", spec.netns.display()),
     })?;
-    if parts.contains(&Part::InnerIpv6) {
-        netlink::on_thread(&object, || {
-            netlink::enter(&object, &namespace)?;
-            sysctl::disable_ipv6(&object, CONTAINER_IFNAME)
-        })?;
-    }
+    let peer = inner.index;
     netlink::run_both(&object, FEATURE, &namespace, async |host, inside| {
         if parts.contains(&Part::Ipv6) {
             sysctl::disable_ipv6(&object, spec.name.as_str())?;
         }
+        if parts.contains(&Part::InnerMtu) {
+            // First: below 1280 bytes the link has no IPv6 that could be switched.
+            inside.all(vec![link::set_mtu(peer, spec.mtu)]).await?;
+            if spec.address6.is_some() && inner.ipv6_disabled.is_none() {
+                // It has come back with the kernel's defaults.
+                inside.all(vec![link::no_link_local(peer)]).await?;
+            }
+        }
+        if parts.contains(&Part::InnerIpv6) {
+            switch_inner_ipv6(spec, &namespace)?;
+        }
         if parts.contains(&Part::Altname) {
             altname::add(host, index, spec.container.as_str()).await?;
         }
-        let stale = seen.routes.iter().filter(|r| r.is_main() && r.destination.prefix_len() == 0);
-        let (mut out, mut inner) = (Vec::new(), Vec::new());
+        let (mut out, mut within) = (Vec::new(), Vec::new());
         for part in &parts {
-            let requests = if part.is_inside() { &mut inner } else { &mut out };
-            if *part == Part::InnerRoute {
-                requests.extend(stale.clone().map(|r| link::delete_default_route(peer, r.gateway)));
+            let requests = if part.is_inside() { &mut within } else { &mut out };
+            if let Part::InnerRoute(gateway) = part {
+                let stale = seen.default_routes(gateway.is_ipv6());
+                let family = if gateway.is_ipv6() { Inet6 } else { Inet };
+                requests
+                    .extend(stale.map(|r| address::delete_default_route(peer, family, r.gateway)));
             }
             requests.extend(repair_requests(spec, *part, index, peer, bridge));
         }
         host.all(out).await?;
-        inner.push(link::get(peer));
-        inside.all(inner).await?;
+        within.push(link::get(peer));
+        inside.all(within).await?;
         host.all(vec![link::get(index), link::get(bridge)]).await
     })
 }
@@ -180,27 +209,25 @@ fn repair_requests(spec: &Veth, part: Part, index: u32, peer: u32, bridge: u32) 
         Part::Group => vec![link::set_group(index, spec.group)],
         Part::Controller => vec![
             link::set_controller(index, bridge),
-            link::set_port_flags(index),
+            link::set_port_flags(index, !spec.meets_ports),
             link::set_fdb_entry(index, spec.peer_mac),
         ],
         Part::LinkLocal => vec![link::no_link_local(index)],
-        Part::PortFlags => vec![link::set_port_flags(index)],
+        Part::PortFlags => vec![link::set_port_flags(index, !spec.meets_ports)],
         Part::PortState => vec![link::unblock_port(index)],
         Part::Fdb => vec![link::set_fdb_entry(index, spec.peer_mac)],
         Part::Up => vec![link::set_up(index)],
-        Part::Neighbour => {
-            vec![link::set_neighbour(bridge, spec.address.addr(), spec.peer_mac)]
-        }
+        Part::Neighbour(ip) => vec![address::set_neighbour(bridge, ip, spec.peer_mac)],
         Part::InnerMac => vec![link::set_mac(peer, spec.peer_mac)],
-        Part::InnerMtu => vec![link::set_mtu(peer, spec.mtu)],
-        Part::InnerAddress => vec![link::add_address(peer, spec.address, false)],
+        Part::InnerLinkLocal => vec![link::no_link_local(peer)],
         Part::InnerUp => vec![link::set_up(peer)],
-        Part::InnerRoute if spec.internal => Vec::new(),
-        Part::InnerRoute => vec![link::add_default_route(peer, spec.gateway)],
-        Part::InnerNeighbour => {
-            vec![link::set_neighbour(peer, spec.gateway, spec.bridge_mac)]
+        Part::InnerAddress(address) => vec![address::add_address(peer, address, false)],
+        Part::InnerRoute(_) if spec.internal => Vec::new(),
+        Part::InnerRoute(gateway) => vec![address::add_default_route(peer, gateway)],
+        Part::InnerNeighbour(gateway) => {
+            vec![address::set_neighbour(peer, gateway, spec.bridge_mac)]
         }
-        Part::Pair | Part::Ipv6 | Part::InnerIpv6 | Part::Altname => Vec::new(),
+        Part::Pair | Part::Ipv6 | Part::InnerIpv6 | Part::InnerMtu | Part::Altname => Vec::new(),
     }
 }
 
@@ -212,11 +239,13 @@ pub fn remove(spec: &Veth) -> Result<Removal, Error> {
     netlink::run(&object(spec), FEATURE, async |host| {
         let mut removal = Removal::Absent;
         if let Some(bridge) = bridge_index(host, spec).await? {
-            let ip = spec.address.addr();
-            let entry = host.one(link::get_neighbour(bridge, ip)).await?;
-            if facts::pinned_neighbour(entry) == Some(spec.peer_mac) {
-                forgive(host, link::delete_neighbour(bridge, ip), libc::ENOENT).await?;
-                removal = Removal::Removed;
+            for (address, _) in spec.addresses() {
+                let ip = address.addr();
+                let entry = host.one(address::get_neighbour(bridge, ip)).await?;
+                if facts::pinned_neighbour(entry) == Some(spec.peer_mac) {
+                    forgive(host, address::delete_neighbour(bridge, ip), libc::ENOENT).await?;
+                    removal = Removal::Removed;
+                }
             }
         }
         match find(host, spec.name.as_str()).await? {

@@ -1,11 +1,13 @@
 //! What a veth pair is and how it differs from its spec: the reading half of
 //! [`veth`](crate::net::veth).
 
-use std::net::Ipv4Addr;
+use std::net::IpAddr;
 
-use ipnet::Ipv4Net;
+use ipnet::IpNet;
+use netlink_packet_route::AddressFamily::{self, Inet, Inet6};
 use netlink_packet_route::link::{BridgePortState, InfoBridgePort, InfoKind};
 
+use crate::net::address;
 use crate::net::diff::{Differences, on_off};
 use crate::net::error::Error;
 use crate::net::facts::{self, Link, RouteFact};
@@ -42,23 +44,39 @@ pub(crate) struct Seen {
     pub(crate) link: Link,
     pub(crate) bridge: Option<u32>,
     pub(crate) fdb: Option<MacAddr>,
-    pub(crate) neighbour: Option<MacAddr>,
+    /// The bridge's entries for the pinned addresses, in their order.
+    pub(crate) neighbours: Vec<Option<MacAddr>>,
     /// `eth0`, if it is the other end of this pair.
     pub(crate) peer: Option<Link>,
-    pub(crate) addresses: Vec<Ipv4Net>,
+    pub(crate) addresses: Vec<IpNet>,
     pub(crate) routes: Vec<RouteFact>,
-    pub(crate) gateway: Option<MacAddr>,
+    /// The entries inside for the gateways, in the order of the pinned addresses.
+    pub(crate) gateways: Vec<Option<MacAddr>>,
+}
+
+impl Seen {
+    /// The default routes inside, of one family.
+    pub(crate) fn default_routes(&self, ipv6: bool) -> impl Iterator<Item = &RouteFact> {
+        self.routes.iter().filter(move |r| {
+            let of6 = matches!(r.destination, IpNet::V6(_));
+            r.is_main() && r.destination.prefix_len() == 0 && of6 == ipv6
+        })
+    }
 }
 
 async fn look_at_host(spec: &Veth, host: &mut Route, link: Link) -> Result<Seen, Error> {
     let bridge = bridge_index(host, spec).await?;
     let fdb = host.one(link::get_fdb_entry(link.index, spec.peer_mac)).await?;
-    let neighbour = match bridge {
-        Some(index) => host.one(link::get_neighbour(index, spec.address.addr())).await?,
-        None => Ok(Vec::new()),
-    };
-    let (fdb, neighbour) = (facts::pinned_neighbour(fdb), facts::pinned_neighbour(neighbour));
-    Ok(Seen { link, bridge, fdb, neighbour, ..Seen::default() })
+    let mut neighbours = Vec::new();
+    for (address, _) in spec.addresses() {
+        let entry = match bridge {
+            Some(index) => host.one(address::get_neighbour(index, address.addr())).await?,
+            None => Ok(Vec::new()),
+        };
+        neighbours.push(facts::pinned_neighbour(entry));
+    }
+    let fdb = facts::pinned_neighbour(fdb);
+    Ok(Seen { link, bridge, fdb, neighbours, ..Seen::default() })
 }
 
 async fn look_inside(spec: &Veth, inside: &mut Route, seen: &mut Seen) -> Result<(), Error> {
@@ -66,19 +84,22 @@ async fn look_inside(spec: &Veth, inside: &mut Route, seen: &mut Seen) -> Result
     if peer.kind != Some(InfoKind::Veth) || peer.peer != Some(seen.link.index) {
         return Ok(());
     }
-    let requests = vec![
-        link::get_neighbour(peer.index, spec.gateway),
-        link::dump_addresses(peer.index),
-        link::dump_routes(Some(peer.index)),
-    ];
-    let mut answers = inside.send(requests).await?.into_iter();
-    let mut next = || answers.next().unwrap_or(Ok(Vec::new()));
-    let (gateway, addresses, routes) = (next(), next(), next());
-    let addresses = addresses.map_err(|r| inside.refused("list the addresses of", r))?;
-    let routes = routes.map_err(|r| inside.refused("list the routes of", r))?;
-    seen.gateway = facts::pinned_neighbour(gateway);
-    seen.addresses = facts::addresses(&addresses).into_iter().map(|(_, a)| a).collect();
-    seen.routes = facts::routes(&routes);
+    for (address, gateway) in spec.addresses() {
+        let family: AddressFamily = if address.addr().is_ipv6() { Inet6 } else { Inet };
+        let requests = vec![
+            address::get_neighbour(peer.index, gateway),
+            address::dump_addresses(peer.index, family),
+            address::dump_routes(Some(peer.index), family),
+        ];
+        let mut answers = inside.send(requests).await?.into_iter();
+        let mut next = || answers.next().unwrap_or(Ok(Vec::new()));
+        let (gateway, addresses, routes) = (next(), next(), next());
+        let addresses = addresses.map_err(|r| inside.refused("list the addresses of", r))?;
+        let routes = routes.map_err(|r| inside.refused("list the routes of", r))?;
+        seen.gateways.push(facts::pinned_neighbour(gateway));
+        seen.addresses.extend(facts::addresses(&addresses).into_iter().map(|(_, a)| a));
+        seen.routes.extend(facts::routes(&routes));
+    }
     seen.peer = Some(peer);
     Ok(())
 }
@@ -126,14 +147,15 @@ pub(crate) enum Part {
     PortState,
     Fdb,
     Up,
-    Neighbour,
+    Neighbour(IpAddr),
     InnerMac,
     InnerMtu,
+    InnerLinkLocal,
     InnerIpv6,
-    InnerAddress,
     InnerUp,
-    InnerRoute,
-    InnerNeighbour,
+    InnerAddress(IpNet),
+    InnerRoute(IpAddr),
+    InnerNeighbour(IpAddr),
 }
 
 impl Part {
@@ -142,11 +164,12 @@ impl Part {
             self,
             Self::InnerMac
                 | Self::InnerMtu
+                | Self::InnerLinkLocal
                 | Self::InnerIpv6
-                | Self::InnerAddress
                 | Self::InnerUp
-                | Self::InnerRoute
-                | Self::InnerNeighbour
+                | Self::InnerAddress(_)
+                | Self::InnerRoute(_)
+                | Self::InnerNeighbour(_)
         )
     }
 }
@@ -173,7 +196,6 @@ pub(crate) fn differences(spec: &Veth, seen: &Seen) -> Differences<Part> {
 fn outside(spec: &Veth, seen: &Seen, found: &mut Differences<Part>) {
     let link = &seen.link;
     let name = |what: &str| format!("veth {} {what}", spec.name);
-    let ip = spec.address.addr();
     found.expect(Part::Mac, name("address"), spec.mac, link.mac);
     found.expect(Part::Mtu, name("mtu"), spec.mtu, Some(link.mtu));
     found.expect(Part::Group, name("group"), spec.group, Some(link.group));
@@ -191,7 +213,7 @@ fn outside(spec: &Veth, seen: &Seen, found: &mut Differences<Part>) {
     let ipv6 = link.ipv6_disabled.map(|disabled| on_off(!disabled));
     found.expect_if_known(Part::Ipv6, name("IPv6"), "off", ipv6);
     for flag in &link.port {
-        if let Some((what, want, is)) = port_flag(flag) {
+        if let Some((what, want, is)) = port_flag(spec, flag) {
             found.expect(Part::PortFlags, name(what), on_off(want), Some(on_off(is)));
         }
     }
@@ -206,14 +228,17 @@ fn outside(spec: &Veth, seen: &Seen, found: &mut Differences<Part>) {
         found.expect(Part::Fdb, name("fdb"), spec.peer_mac, seen.fdb);
     }
     found.expect(Part::Up, name("state"), "up", Some(up_down(link)));
-    let resource = format!("neighbour {ip} on {}", spec.bridge);
-    found.expect(Part::Neighbour, resource, spec.peer_mac, seen.neighbour);
+    for ((address, _), entry) in spec.addresses().zip(&seen.neighbours) {
+        let ip = address.addr();
+        let resource = format!("neighbour {ip} on {}", spec.bridge);
+        found.expect(Part::Neighbour(ip), resource, spec.peer_mac, *entry);
+    }
 }
 
 /// The name in the words of `bridge -d link`, what is wanted and what is.
-fn port_flag(flag: &InfoBridgePort) -> Option<(&'static str, bool, bool)> {
+fn port_flag(spec: &Veth, flag: &InfoBridgePort) -> Option<(&'static str, bool, bool)> {
     Some(match flag {
-        InfoBridgePort::Isolated(on) => ("isolated", true, *on),
+        InfoBridgePort::Isolated(on) => ("isolated", !spec.meets_ports, *on),
         InfoBridgePort::Learning(on) => ("learning", false, *on),
         InfoBridgePort::Locked(on) => ("locked", true, *on),
         InfoBridgePort::HairpinMode(on) => ("hairpin", false, *on),
@@ -228,127 +253,45 @@ fn inside(spec: &Veth, seen: &Seen, peer: &Link, found: &mut Differences<Part>) 
     let name = |what: &str| format!("{CONTAINER_IFNAME} of {} {what}", spec.container);
     found.expect(Part::InnerMac, name("address"), spec.peer_mac, peer.mac);
     found.expect(Part::InnerMtu, name("mtu"), spec.mtu, Some(peer.mtu));
+    let link_local = peer.link_local.map(on_off);
+    found.expect_if_known(Part::InnerLinkLocal, name("IPv6 link-local"), "off", link_local);
     let ipv6 = peer.ipv6_disabled.map(|disabled| on_off(!disabled));
-    found.expect_if_known(Part::InnerIpv6, name("IPv6"), "off", ipv6);
-    let address = seen.addresses.iter().find(|a| **a == spec.address);
-    found.expect(Part::InnerAddress, name("inet"), spec.address, address.copied());
-    found.expect(Part::InnerUp, name("state"), "up", Some(up_down(peer)));
-    let default = seen.routes.iter().find(|r| r.is_main() && r.destination.prefix_len() == 0);
-    let via =
-        |gateway: Option<Ipv4Addr>| gateway.map_or("no gateway".to_owned(), |g| format!("via {g}"));
-    match (spec.internal, default) {
-        (true, None) => {}
-        (true, Some(route)) => {
-            let (want, is) = ("absent".to_owned(), via(route.gateway));
-            found.expect(Part::InnerRoute, name("route default"), want, Some(is));
-        }
-        (false, route) => {
-            let is = route.map(|r| via(r.gateway));
-            found.expect(Part::InnerRoute, name("route default"), via(Some(spec.gateway)), is);
-        }
+    if spec.address6.is_some() {
+        // Without IPv6 in the kernel, or at an MTU too small for it, there is none to ask.
+        found.expect(Part::InnerIpv6, name("IPv6"), "on", ipv6);
+        found.expect_if_known(Part::InnerIpv6, name("accept_ra"), 0, peer.accept_ra);
+    } else {
+        found.expect_if_known(Part::InnerIpv6, name("IPv6"), "off", ipv6);
     }
-    let resource = format!("neighbour {} on {}", spec.gateway, name("").trim_end());
-    found.expect(Part::InnerNeighbour, resource, spec.bridge_mac, seen.gateway);
+    found.expect(Part::InnerUp, name("state"), "up", Some(up_down(peer)));
+    // The kernel takes IPv6 addresses from a link that goes down: they come after `InnerUp`.
+    for ((wanted, gateway), entry) in spec.addresses().zip(&seen.gateways) {
+        let six = if gateway.is_ipv6() { "6" } else { "" };
+        let address = seen.addresses.iter().find(|a| **a == wanted).copied();
+        found.expect(Part::InnerAddress(wanted), name(&format!("inet{six}")), wanted, address);
+        let resource = name(&format!("route{six} default"));
+        default_route(spec, seen, gateway, resource, found);
+        let resource = format!("neighbour {gateway} on {}", name("").trim_end());
+        found.expect(Part::InnerNeighbour(gateway), resource, spec.bridge_mac, *entry);
+    }
+}
+
+fn default_route(
+    spec: &Veth,
+    seen: &Seen,
+    gateway: IpAddr,
+    resource: String,
+    found: &mut Differences<Part>,
+) {
+    let via =
+        |gateway: Option<IpAddr>| gateway.map_or("no gateway".to_owned(), |g| format!("via {g}"));
+    let is = seen.default_routes(gateway.is_ipv6()).next().map(|r| via(r.gateway));
+    match (spec.internal, is) {
+        (true, None) => {}
+        (true, is) => found.expect(Part::InnerRoute(gateway), resource, "absent".to_owned(), is),
+        (false, is) => found.expect(Part::InnerRoute(gateway), resource, via(Some(gateway)), is),
+    }
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::presence::Presence;
-
-    fn spec(internal: bool) -> Veth {
-        Veth {
-            name: "cv-x".parse().unwrap(),
-            container: "c".parse().unwrap(),
-            bridge: "cb-x".parse().unwrap(),
-            bridge_mac: MacAddr([2; 6]),
-            netns: "/run/netns/c".into(),
-            mac: MacAddr([4; 6]),
-            address: "10.0.0.2/24".parse().unwrap(),
-            peer_mac: MacAddr([6; 6]),
-            gateway: Ipv4Addr::new(10, 0, 0, 1),
-            address6: None,
-            gateway6: None,
-            internal,
-            mtu: 1500,
-            group: 7,
-        }
-    }
-
-    fn seen(spec: &Veth) -> Seen {
-        let route = |destination: &str, gateway| RouteFact {
-            destination: destination.parse().unwrap(),
-            gateway,
-            output: Some(2),
-            table: 254,
-            mtu: None,
-        };
-        let mut routes = vec![route("10.0.0.0/24", None)];
-        if !spec.internal {
-            routes.push(route("0.0.0.0/0", Some(spec.gateway)));
-        }
-        let link = Link {
-            altnames: vec![spec.container.to_string()],
-            mac: Some(spec.mac),
-            mtu: spec.mtu,
-            group: spec.group,
-            up: true,
-            controller: Some(3),
-            port: vec![InfoBridgePort::Isolated(true), InfoBridgePort::Learning(false)],
-            ..Link::default()
-        };
-        let peer = Link { mac: Some(spec.peer_mac), mtu: spec.mtu, up: true, ..Link::default() };
-        Seen {
-            link,
-            bridge: Some(3),
-            fdb: Some(spec.peer_mac),
-            neighbour: Some(spec.peer_mac),
-            peer: Some(peer),
-            addresses: vec![spec.address],
-            routes,
-            gateway: Some(spec.bridge_mac),
-        }
-    }
-
-    #[test]
-    fn a_pair_as_planned_does_not_differ() {
-        for spec in [spec(false), spec(true)] {
-            assert_eq!(differences(&spec, &seen(&spec)).into_presence(), Presence::Present);
-        }
-    }
-
-    #[test]
-    fn each_difference_is_named() {
-        type Break = fn(&mut Seen);
-        let cases: [(Break, &str); 9] = [
-            (|s| s.link.controller = Some(9), "veth cv-x master"),
-            (|s| s.link.port = vec![InfoBridgePort::Learning(true)], "veth cv-x learning"),
-            (|s| s.fdb = None, "veth cv-x fdb"),
-            (|s| s.neighbour = Some(MacAddr([9; 6])), "neighbour 10.0.0.2 on cb-x"),
-            (|s| s.peer = None, "eth0 of c"),
-            (|s| s.addresses.clear(), "eth0 of c inet"),
-            (|s| s.routes.clear(), "eth0 of c route default"),
-            (|s| s.routes[1].gateway = None, "eth0 of c route default"),
-            (|s| s.gateway = None, "neighbour 10.0.0.1 on eth0 of c"),
-        ];
-        let spec = spec(false);
-        for (damage, resource) in cases {
-            let mut damaged = seen(&spec);
-            damage(&mut damaged);
-            match differences(&spec, &damaged).into_presence() {
-                Presence::Drifted(drift) => {
-                    assert_eq!(drift.len(), 1, "{drift:?}");
-                    assert_eq!(drift[0].resource, resource);
-                }
-                other => panic!("{resource}: {other:?}"),
-            }
-        }
-    }
-
-    #[test]
-    fn an_internal_bundle_must_not_have_a_default_route() {
-        let internal = spec(true);
-        let open = seen(&spec(false));
-        assert!(matches!(differences(&internal, &open).into_presence(), Presence::Drifted(_)));
-    }
-}
+mod tests;

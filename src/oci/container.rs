@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 use rustix::fs::{FlockOperation, flock};
 
 use super::cgroup;
+use super::helper::Surroundings;
 use super::helper::monitor::{LOCK_FILE, log_dir};
 use super::helper::{HelperBinary, PreparedMonitor, StartRequest};
 use super::identity::ProcessHandle;
@@ -32,7 +33,7 @@ pub(crate) fn create(
     container: &Container,
     binary: &HelperBinary,
     prepared: Option<PreparedMonitor>,
-    resolv_conf: &str,
+    surroundings: &Surroundings,
 ) -> Result<Creation, RuntimeError> {
     if let Some(parent) = container.state.parent() {
         fsutil::create_private_dir(parent)?;
@@ -42,7 +43,7 @@ pub(crate) fn create(
         other => other.at("create directory", &container.state)?,
     }
     let had_log = log_dir(container).exists();
-    let started = launch(container, binary, prepared, resolv_conf);
+    let started = launch(container, binary, prepared, surroundings);
     if started.is_err() {
         // The first error is the one to tell; what is left here is found again by `remove`. A log
         // from before tells why it is started anew, and stays.
@@ -58,7 +59,7 @@ fn launch(
     container: &Container,
     binary: &HelperBinary,
     prepared: Option<PreparedMonitor>,
-    resolv_conf: &str,
+    surroundings: &Surroundings,
 ) -> Result<Started, RuntimeError> {
     make_storage(container)?;
     let monitor = match prepared {
@@ -66,8 +67,8 @@ fn launch(
         None => PreparedMonitor::spawn(binary, &container.name)?,
     };
     let start_id = status::write_start_id(&container.state)?;
-    let resolv_conf = resolv_conf.to_owned();
-    monitor.start(&StartRequest { container: container.clone(), resolv_conf, start_id })
+    let (container, surroundings) = (container.clone(), surroundings.clone());
+    monitor.start(&StartRequest { container, surroundings, start_id })
 }
 
 /// A new writable layer; the log goes on.
@@ -136,10 +137,10 @@ pub(crate) fn repair(
     container: &Container,
     binary: &HelperBinary,
     prepared: Option<PreparedMonitor>,
-    resolv_conf: &str,
+    surroundings: &Surroundings,
 ) -> Result<(), RuntimeError> {
     end(container, Duration::ZERO)?;
-    match create(container, binary, prepared, resolv_conf)? {
+    match create(container, binary, prepared, surroundings)? {
         Creation::Created => Ok(()),
         Creation::Exists => Err(RuntimeError::Libcontainer {
             step: "replace",

@@ -117,7 +117,8 @@ impl LogWriter {
         Self::with_size(dir, MAX_SIZE)
     }
 
-    fn with_size(dir: &Path, max_size: u64) -> Result<Self, PathError> {
+    /// The same with another size of its files.
+    pub(super) fn with_size(dir: &Path, max_size: u64) -> Result<Self, PathError> {
         let path = file_path(dir, 0);
         let file = OpenOptions::new()
             .append(true)

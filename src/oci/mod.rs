@@ -10,6 +10,7 @@ pub mod embedded;
 pub mod error;
 pub mod etc_files;
 mod executor;
+pub mod feed;
 #[cfg(test)]
 mod fixture;
 #[doc(hidden)]

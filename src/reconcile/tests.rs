@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use proptest::prelude::*;
 
 use super::*;
-use crate::names::{ContainerName, IfName};
+use crate::names::{EndName, IfName};
 use crate::net::spec::{BridgeRules, Firewall, Netns, Uplink};
 
 /// How the host ends an operation that was chosen to fail.
@@ -133,7 +133,8 @@ fn resources(count: usize) -> Vec<Resource> {
                 log_group: None,
             }),
             _ => Resource::Netns(Netns {
-                name: ContainerName::new(format!("n{i}")).unwrap(),
+                ipv6: false,
+                name: EndName::new(format!("n{i}")).unwrap(),
                 path: format!("/run/netns/n{i}").into(),
             }),
         })

@@ -12,12 +12,12 @@ use std::process::{Command, Stdio};
 use serde_json::{Value, json};
 
 use self::image::{Parts, digest};
+use crate::common::bottle::configure;
 use crate::common::bottle::{WEB, assert_answers, down, text, up};
 use crate::common::images::busybox;
 use crate::common::{Output, TestHost};
 use crate::store::archive::Tar;
 use crate::store::tree;
-use crate::verbs::configure;
 
 /// A host with something that no image may reach.
 struct Target {

@@ -7,13 +7,17 @@
 
 mod common;
 
+mod allocation;
 mod bad_input;
 mod crash;
+mod denied;
 mod differential;
 mod docker;
 mod drift;
+mod dual_stack;
 mod exec_logs;
 mod firewalld;
+mod guest;
 mod hardship;
 mod harness;
 mod hostile;
@@ -23,12 +27,16 @@ mod images;
 mod inside;
 mod layering;
 mod library;
+mod mtu;
 mod network;
+mod port_lookup;
+mod promises;
 mod registry;
 mod reload;
 mod start_stop;
 mod store;
 mod up_down;
+mod uplink6;
 mod verbs;
 
 use std::path::Path;

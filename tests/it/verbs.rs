@@ -5,7 +5,7 @@ use std::fs;
 
 use serde_json::{Value, json};
 
-use crate::common::bottle::{HEALTH, assert_answers, down, inspect, load, text, up};
+use crate::common::bottle::{HEALTH, assert_answers, configure, down, inspect, load, text, up};
 use crate::common::{Output, TestHost, images};
 
 const NETWORK: &str = "claude-bottle-bundle-demo";
@@ -26,16 +26,6 @@ fn slugs(bottles: &[Value]) -> Vec<&str> {
 fn tree(host: &TestHost) -> String {
     let find = "find /run /var/lib /etc/carboy -printf '%y %m %s %T@ %C@ %p\\n' 2>/dev/null | sort";
     host.run(["sh", "-c", find]).stdout()
-}
-
-/// Writes the configuration file.
-pub(crate) fn configure(host: &TestHost, content: &str) {
-    let path = host.dir().join("config.toml");
-    fs::write(&path, content).unwrap();
-    let script = "mkdir -p /run/etc/carboy; ! mountpoint -q /etc || umount -l /etc; \
-                  cp $0 /run/etc/carboy/config.toml && \
-                  mount -t overlay -o lowerdir=/run/etc:/etc none /etc";
-    host.run(["sh", "-c", script, &path.display().to_string()]).ok();
 }
 
 #[test]

@@ -2,9 +2,10 @@
 //! clients, and a bound on how long each may take.
 
 use std::env;
+use std::fs;
 use std::io::{self, ErrorKind};
-use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
-use std::os::fd::{AsFd, BorrowedFd};
+use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener, TcpStream};
+use std::os::fd::{AsFd, AsRawFd as _, BorrowedFd};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -12,6 +13,7 @@ use nix::libc;
 use nix::poll::{PollFd, PollFlags};
 use nix::sys::prctl::set_pdeathsig;
 use nix::sys::signal::Signal;
+use nix::sys::socket::{self, sockopt};
 
 use crate::log;
 use crate::signals::{Signals, is_ready, until, wait};
@@ -19,6 +21,12 @@ use crate::signals::{Signals, is_ready, until, wait};
 /// How long to leave new clients alone after one could not be accepted for lack of memory or
 /// descriptors: the listener would be ready again at once.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+
+/// The network namespace's IPv6 addresses; empty, or not there, where it has no IPv6.
+const ADDRESSES6: &str = "/proc/self/net/if_inet6";
+
+/// How many clients may wait to be accepted; as std's own listeners.
+const BACKLOG: i32 = 128;
 
 /// What a daemon does with its clients.
 pub(crate) trait Service {
@@ -69,11 +77,14 @@ struct Client<S> {
 }
 
 /// Where the daemon `name` listens: what `SIDECARS_<NAME>_LISTEN` says (`ADDRESS:PORT`), else `port`
-/// on all IPv4 addresses.
+/// on all addresses.
 fn address(name: &str, port: u16) -> io::Result<SocketAddr> {
     let variable = format!("SIDECARS_{}_LISTEN", name.to_uppercase());
     let Some(text) = env::var_os(&variable) else {
-        return Ok((Ipv4Addr::UNSPECIFIED, port).into());
+        return Ok(match fs::read_to_string(ADDRESSES6) {
+            Ok(addresses) if !addresses.is_empty() => (Ipv6Addr::UNSPECIFIED, port).into(),
+            _ => (Ipv4Addr::UNSPECIFIED, port).into(),
+        });
     };
     let text = text.to_string_lossy();
     let invalid = |_| {
@@ -81,6 +92,19 @@ fn address(name: &str, port: u16) -> io::Result<SocketAddr> {
         io::Error::new(ErrorKind::InvalidInput, message)
     };
     text.parse().map_err(invalid)
+}
+
+/// A listener that, on all IPv6 addresses, takes IPv4 too, whatever the host's default is.
+fn listen(address: SocketAddr) -> io::Result<TcpListener> {
+    let SocketAddr::V6(address6) = address else { return TcpListener::bind(address) };
+    let kind = socket::SockType::Stream;
+    let flags = socket::SockFlag::SOCK_CLOEXEC;
+    let socket = socket::socket(socket::AddressFamily::Inet6, kind, flags, None)?;
+    socket::setsockopt(&socket, sockopt::Ipv6V6Only, &false)?;
+    socket::setsockopt(&socket, sockopt::ReuseAddr, &true)?;
+    socket::bind(socket.as_raw_fd(), &socket::SockaddrIn6::from(address6))?;
+    socket::listen(&socket, socket::Backlog::new(BACKLOG)?)?;
+    Ok(TcpListener::from(socket))
 }
 
 /// Serves clients until SIGTERM or SIGINT, and then drops them.
@@ -97,7 +121,7 @@ pub(crate) fn run<S: Service>(
     // A daemon without its supervisor would hold the port for nobody.
     set_pdeathsig(Signal::SIGKILL)?;
     let address = address(name, port)?;
-    let listener = TcpListener::bind(address)
+    let listener = listen(address)
         .map_err(|error| io::Error::new(error.kind(), format!("listen on {address}: {error}")))?;
     listener.set_nonblocking(true)?;
     log::info(format_args!("listening on {}", listener.local_addr()?));

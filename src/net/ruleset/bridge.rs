@@ -7,11 +7,11 @@ use crate::net::ruleset::words::{
 };
 use crate::net::ruleset::{
     Base, Chain, Expression, Family, HOOK_POSTROUTING, HOOK_PREROUTING, Header, Holds, KeyPart, L2,
-    L2_6, Meta, Reason, Rule, Set, Table, denied_chain, drop_sets,
+    L2_6, Meta, Reason, Rule, Set, Table, denied_chain, drop_sets, guest,
 };
 
 /// NF_BR_PRI_NAT_DST_BRIDGED: before everything else that filters bridged frames.
-const BRIDGE_PRIORITY: i32 = -300;
+pub(super) const BRIDGE_PRIORITY: i32 = -300;
 
 const ICMP: u8 = 1;
 const ICMPV6: u8 = 58;
@@ -36,7 +36,8 @@ pub(super) fn table() -> Table {
         },
     ];
     sets.extend(drop_sets());
-    Table {
+    sets.extend(guest::sets());
+    let mut table = Table {
         family: Family::Bridge,
         sets,
         chains: vec![
@@ -50,7 +51,9 @@ pub(super) fn table() -> Table {
             ),
             hooked("postrouting", base(HOOK_POSTROUTING), vec![to_port_rule()]),
         ],
-    }
+    };
+    table.chains.extend(guest::chains());
+    table
 }
 
 fn port_rules() -> Vec<Rule> {

@@ -3,7 +3,7 @@
 use std::net::{Ipv4Addr, Ipv6Addr};
 
 use crate::names::IfName;
-use crate::net::ruleset::{BRIDGES, DROPS, Family, GUARDED, L2, L2_6, Reason};
+use crate::net::ruleset::{BRIDGES, BRIDGES6, DROPS, Family, GUARDED, GUARDED6, L2, L2_6, Reason};
 use crate::net::spec::MacAddr;
 
 /// An element of a set.
@@ -57,9 +57,19 @@ pub fn bridge_element(bridge: &IfName) -> Element {
     Element::new(Family::Inet, BRIDGES, ifname(bridge.as_str()))
 }
 
+/// The mark of a bridge with IPv6 in [`BRIDGES6`].
+pub(super) fn bridge6_element(bridge: &IfName) -> Element {
+    Element::new(Family::Inet, BRIDGES6, ifname(bridge.as_str()))
+}
+
 /// The device's element in [`GUARDED`].
 pub fn guarded_element(device: &IfName) -> Element {
     Element::new(Family::Inet, GUARDED, ifname(device.as_str()))
+}
+
+/// The device's element in [`GUARDED6`].
+pub fn guarded6_element(device: &IfName) -> Element {
+    Element::new(Family::Inet, GUARDED6, ifname(device.as_str()))
 }
 
 /// Where the drops of a bridge (`inet`) or a port (`bridge`) are counted.
@@ -92,7 +102,7 @@ fn l2_key(veth: &IfName, mac: MacAddr, ip: &[u8]) -> Vec<u8> {
 }
 
 /// A name as the kernel compares it: 16 bytes, the rest zero.
-fn ifname(name: &str) -> Vec<u8> {
+pub(super) fn ifname(name: &str) -> Vec<u8> {
     let mut bytes = name.as_bytes().to_vec();
     bytes.resize(16, 0);
     bytes

@@ -1,9 +1,13 @@
 //! All that the tables hold about one bridge or one port: elements, and the chains of its own that
 //! some of them lead to. Pure.
 
-use crate::names::{BRIDGE_IFNAME_PREFIX, IfName, VETH_IFNAME_PREFIX};
+use std::net::Ipv6Addr;
+
+use crate::names::{BRIDGE_IFNAME_PREFIX, GUEST_IFNAME_PREFIX, IfName, VETH_IFNAME_PREFIX};
 use crate::net::policy::{Egress, HostPort, Protocol};
-use crate::net::ruleset::element::{bridge_element, drop_element, l2, l2_6, named, source};
+use crate::net::ruleset::element::{
+    bridge_element, bridge6_element, drop_element, l2, l2_6, named, source,
+};
 use crate::net::ruleset::words::{
     accept, deny, destination_is_in, destination4_is, destination6_is, l4proto_is, port_is, rule,
 };
@@ -28,7 +32,9 @@ const LOG: &str = "log-";
 pub fn is_own_chain(name: &str) -> bool {
     let interface = [EGRESS, PORTS, LOG].iter().find_map(|prefix| name.strip_prefix(prefix));
     interface.is_some_and(|name| {
-        name.starts_with(BRIDGE_IFNAME_PREFIX) || name.starts_with(VETH_IFNAME_PREFIX)
+        [BRIDGE_IFNAME_PREFIX, VETH_IFNAME_PREFIX, GUEST_IFNAME_PREFIX]
+            .iter()
+            .any(|prefix| name.starts_with(prefix))
     })
 }
 
@@ -50,7 +56,7 @@ impl Entries {
         self
     }
 
-    fn without(mut self, wanted: &Self) -> Self {
+    pub(super) fn without(mut self, wanted: &Self) -> Self {
         self.elements.retain(|e| !wanted.elements.iter().any(|w| w.is_place_of(e)));
         let is = |one: &(Family, Chain), other: &(Family, Chain)| {
             (one.0, &one.1.name) == (other.0, &other.1.name)
@@ -66,7 +72,7 @@ impl Entries {
         self.chains.push((family, Chain::plain(chain, rules)));
     }
 
-    fn log(&mut self, family: Family, interface: &IfName, group: u16) {
+    pub(super) fn log(&mut self, family: Family, interface: &IfName, group: u16) {
         let expressions = vec![
             Expression::Limit { rate: LOG_RATE, burst: LOG_BURST },
             Expression::Log { group, snaplen: LOG_BYTES },
@@ -87,6 +93,9 @@ pub fn bridge_entries(rules: &BridgeRules) -> Entries {
     let bridge = &rules.bridge;
     let mut entries = Entries::default();
     entries.elements.push(bridge_element(bridge));
+    if rules.gateway6.is_some() {
+        entries.elements.push(bridge6_element(bridge));
+    }
     let reasons = Reason::OF_BRIDGE.into_iter().filter(|reason| match reason {
         Reason::InternalNetwork => rules.internal,
         Reason::NotInEgress => rules.egress.is_some() && !rules.internal,
@@ -120,6 +129,7 @@ pub fn bridge_leftovers(rules: &BridgeRules) -> Entries {
     let every = |internal| {
         bridge_entries(&BridgeRules {
             internal,
+            gateway6: rules.gateway6.or(Some(Ipv6Addr::UNSPECIFIED)),
             egress: Some(Vec::new()),
             host_ports: vec![HostPort { protocol: Protocol::Tcp, port: 1 }],
             log_group: Some(0),

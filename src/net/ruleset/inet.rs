@@ -7,9 +7,9 @@ use crate::net::ruleset::words::{
     verdict_of,
 };
 use crate::net::ruleset::{
-    BRIDGES, Base, Chain, Expression, Family, GUARDED, GUARDED6, HOOK_FORWARD, HOOK_INPUT,
-    HOOK_POSTROUTING, HOST_PORTS, Holds, KeyPart, Meta, Reason, Rule, SRC4, SRC6, Set, Table, WAYS,
-    denied_chain, drop_sets,
+    BRIDGES, BRIDGES6, Base, Chain, Expression, Family, GUARDED, GUARDED6, HOOK_FORWARD,
+    HOOK_INPUT, HOOK_POSTROUTING, HOST_PORTS, Holds, KeyPart, Meta, Reason, Rule, SRC4, SRC6, Set,
+    Table, WAYS, denied_chain, drop_sets, guest,
 };
 
 /// Before the filters at priority 0, whose drops stay in force all the same.
@@ -47,9 +47,11 @@ pub(super) fn table() -> Table {
         set(HOST_PORTS, &[KeyPart::Ifname], Holds::Verdicts),
         set(BRIDGES, &[KeyPart::Ifname], Holds::Keys),
         set(GUARDED, &[KeyPart::Ifname], Holds::Keys),
+        set(BRIDGES6, &[KeyPart::Ifname], Holds::Keys),
         set(GUARDED6, &[KeyPart::Ifname], Holds::Keys),
     ];
     sets.extend(drop_sets());
+    sets.push(guest::bridged_set());
     let out = [iifname_is_bridge(), oifname_is_no_bridge(), vec![Expression::Masquerade]];
     Table {
         family: Family::Inet,
@@ -84,6 +86,7 @@ fn forward_rules() -> Vec<Rule> {
         rule(comment, [family, iifname(), is_in(set), out, is_new_and_plain(), count_and_drop()])
     };
     vec![
+        guest::bridged_rule(),
         rule("from bundles", [iifname_is_bridge(), jump("from")]),
         rule("to bundles", [oifname_is_bridge(), jump("to")]),
         no_router("no router for others", is_ipv4(), GUARDED),

@@ -32,11 +32,15 @@ pub enum Reason {
     HostService = 10,
     /// To a bundle that did not ask for it.
     UnaskedFor = 11,
+    /// From a guest side to anybody or anything but an open port of its bundle.
+    FromGuest = 12,
+    /// To a guest side, and no answer of its bundle.
+    ToGuest = 13,
 }
 
 impl Reason {
     /// All of them, by number.
-    pub const ALL: [Self; 11] = [
+    pub const ALL: [Self; 13] = [
         Self::SpoofedSource,
         Self::ForgedArp,
         Self::Ipv6,
@@ -48,11 +52,16 @@ impl Reason {
         Self::NotInEgress,
         Self::HostService,
         Self::UnaskedFor,
+        Self::FromGuest,
+        Self::ToGuest,
     ];
 
     /// What is told of a port, by the `bridge` table.
     pub const OF_PORT: [Self; 5] =
         [Self::SpoofedSource, Self::ForgedArp, Self::Ipv6, Self::RouterMessage, Self::ForeignFrame];
+
+    /// What is told of a guest's port, by the `bridge` table.
+    pub const OF_GUEST: [Self; 2] = [Self::FromGuest, Self::ToGuest];
 
     /// What is told of a bridge, by the `inet` table.
     pub const OF_BRIDGE: [Self; 7] = [
@@ -89,6 +98,8 @@ impl Reason {
             Self::NotInEgress => "not-in-egress",
             Self::HostService => "host-service",
             Self::UnaskedFor => "unasked-for",
+            Self::FromGuest => "from-guest",
+            Self::ToGuest => "to-guest",
         }
     }
 }
@@ -108,7 +119,8 @@ mod tests {
         for reason in Reason::ALL {
             assert_eq!(Reason::of_mark(reason.mark()), Some(reason));
             assert_eq!(serde_json::to_value(reason).unwrap(), reason.name());
-            assert!(Reason::OF_PORT.contains(&reason) || Reason::OF_BRIDGE.contains(&reason));
+            let all = [&Reason::OF_PORT[..], &Reason::OF_BRIDGE, &Reason::OF_GUEST].concat();
+            assert!(all.contains(&reason));
         }
         assert_eq!(Reason::of_mark(0), None);
     }

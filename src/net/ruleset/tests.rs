@@ -50,6 +50,7 @@ fn elements_are_of_the_shape_their_sets_say() {
         elements.extend(bridge_entries(&rules).elements);
     }
     elements.push(guarded_element(&"eth0".parse().unwrap()));
+    elements.push(guarded6_element(&"eth0".parse().unwrap()));
     let sets: Vec<_> =
         tables().iter().flat_map(|t| t.sets.clone().into_iter().map(|s| (t.family, s))).collect();
     for element in elements {
@@ -66,6 +67,7 @@ fn key_types_are_those_of_nft() {
     let types: Vec<_> =
         inet.sets.iter().chain(&bridge.sets).map(|s| (s.name, s.key_type())).collect();
     let ifname = 41;
+    let ends = |ip: u32| ((((ifname << 6 | 9) << 6 | ip) << 6 | 9) << 6) | ip;
     let both = [(DROPS, ifname << 6 | 19), (LOGGED, ifname)];
     let expected = [
         &[
@@ -75,11 +77,19 @@ fn key_types_are_those_of_nft() {
             (HOST_PORTS, ifname),
             (BRIDGES, ifname),
             (GUARDED, ifname),
+            (BRIDGES6, ifname),
             (GUARDED6, ifname),
         ][..],
         &both,
+        &[("bridged", ifname << 6 | ifname)],
         &[(L2, ifname << 12 | 9 << 6 | 7), (L2_6, ifname << 12 | 9 << 6 | 8)],
         &both,
+        &[
+            ("guests", ends(7)),
+            ("guests6", ends(8)),
+            ("guest_ports", ifname << 12 | 12 << 6 | 13),
+            ("guest_tcp", ifname),
+        ],
     ];
     assert_eq!(types, expected.concat());
 }
@@ -155,10 +165,10 @@ fn every_drop_is_counted() {
                 told.extend(denies(rule));
             }
         }
-        let of: &[Reason] = match table.family {
-            Family::Inet => &Reason::OF_BRIDGE,
-            Family::Bridge => &Reason::OF_PORT,
-            Family::Ip | Family::Ip6 => &[],
+        let of = match table.family {
+            Family::Inet => Reason::OF_BRIDGE.to_vec(),
+            Family::Bridge => [&Reason::OF_PORT[..], &Reason::OF_GUEST].concat(),
+            Family::Ip | Family::Ip6 => Vec::new(),
         };
         // What has no counter of its own would be missing in the sums.
         assert!(told.iter().all(|reason| of.contains(reason)), "{told:?}");

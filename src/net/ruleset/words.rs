@@ -14,7 +14,7 @@ pub(super) const IPV6: [u8; 2] = [0x86, 0xdd];
 
 /// Where the addresses stand in the headers (RFC 791, RFC 8200).
 pub(super) const SOURCE4: u32 = 12;
-const DESTINATION4: u32 = 16;
+pub(super) const DESTINATION4: u32 = 16;
 pub(super) const SOURCE6: u32 = 8;
 pub(super) const DESTINATION6: u32 = 24;
 

@@ -22,11 +22,11 @@ use command_fds::{CommandFdExt, FdMapping};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
 use self::binary::SealedBinary;
-pub(crate) use self::protocol::StartRequest;
 use self::protocol::{
     EXEC_NAME, ExecOrder, MONITOR_NAME, REPORT_FD, REQUEST_FD, Report, receive, send,
 };
 pub use self::protocol::{ExecRequest, Failure};
+pub(crate) use self::protocol::{StartRequest, Surroundings};
 use super::runtime_error::RuntimeError;
 use super::spec::Container;
 use super::status::Started;

@@ -21,6 +21,7 @@ use rustix::mount::{MountPropagationFlags, mount_change};
 use super::detach::{Side, detach};
 use super::protocol::{Failure, MONITOR_NAME, Report, StartRequest, receive, send};
 use crate::fsutil::{LockFile, PathContext};
+use crate::oci::feed::Listener;
 use crate::oci::identity::{ProcessHandle, ProcessIdentity};
 use crate::oci::log::{LineSplitter, LogWriter, Stream};
 use crate::oci::rootfs::Rootfs;
@@ -122,6 +123,7 @@ struct Running {
     stdout: File,
     stderr: File,
     log: LogWriter,
+    feed: Option<Listener>,
 }
 
 fn start(request: &StartRequest) -> Result<Running, RuntimeError> {
@@ -135,6 +137,8 @@ fn start(request: &StartRequest) -> Result<Running, RuntimeError> {
     enter_mount_namespace()?;
     let Prepared { spec, env, user } = prepare(request)?;
     let log = LogWriter::open(&log_dir(container))?;
+    let feed = request.surroundings.feed.as_ref();
+    let feed = feed.map(|feed| Listener::new(feed, &log_dir(container))).transpose()?;
     let (stdout, stdout_write) = pipe(container)?;
     let (stderr, stderr_write) = pipe(container)?;
     for stream in [&stdout_write, &stderr_write] {
@@ -148,7 +152,7 @@ fn start(request: &StartRequest) -> Result<Running, RuntimeError> {
     let netns = FileIdentity::of(&container.netns)?;
     let started = Started { init: identity(container, init)?, started_at: now(), netns };
     status::write_started(&container.state, &started)?;
-    Ok(Running { started, init, stdout, stderr, log })
+    Ok(Running { started, init, stdout, stderr, log, feed })
 }
 
 /// The directory of a container's log.
@@ -199,9 +203,9 @@ fn prepare(request: &StartRequest) -> Result<Prepared, RuntimeError> {
     let rootfs = Rootfs::mount(&container)?;
     rootfs.check_mount_points()?;
     for (path, content) in [
-        ("/etc/hosts", etc_files::hosts(container.ip, &container.slug)),
+        ("/etc/hosts", etc_files::hosts(container.ip, container.ip6, &container.slug)),
         ("/etc/hostname", etc_files::hostname(&container.slug)),
-        ("/etc/resolv.conf", request.resolv_conf.clone()),
+        ("/etc/resolv.conf", request.surroundings.resolv_conf.clone()),
     ] {
         // The user's own file wins.
         if !container.volumes.iter().any(|v| v.destination == Path::new(path)) {
@@ -291,18 +295,29 @@ impl Running {
             if deadline.is_some_and(|d| Instant::now() >= d) {
                 break;
             }
-            let mut fds = Vec::with_capacity(3);
+            let mut fds = Vec::with_capacity(4);
             let files = streams.iter().filter_map(|(file, _)| *file);
             fds.extend(files.map(|file| PollFd::new(file, PollFlags::IN)));
             fds.extend(init.as_ref().map(|fd| PollFd::new(fd, PollFlags::IN)));
+            let heard = self.feed.as_ref().and_then(Listener::fd);
+            fds.extend(heard.as_ref().map(|fd| PollFd::new(fd, PollFlags::IN)));
             let left = deadline.map(|d| d.saturating_duration_since(Instant::now()));
-            match poll(&mut fds, left.map(timespec).as_ref()) {
+            let again = self.feed.as_ref().and_then(Listener::patience);
+            let wait = left.into_iter().chain(again).min();
+            match poll(&mut fds, wait.map(timespec).as_ref()) {
                 Err(Errno::INTR) => continue,
+                Ok(0) if again.is_some() => {
+                    self.feed.iter_mut().for_each(Listener::try_again);
+                    continue;
+                }
                 // No event within the patience, or no memory: the rest of the output is lost.
                 Err(_) | Ok(0) => break,
                 Ok(_) => {}
             }
             let mut ready = fds.iter().map(|fd| !fd.revents().is_empty()).collect::<Vec<_>>();
+            if heard.is_some() && ready.pop() == Some(true) {
+                self.feed.iter_mut().for_each(|feed| feed.read(&now()));
+            }
             if init.is_some() && ready.pop() == Some(true) {
                 init = None;
                 deadline = Some(Instant::now() + DRAIN_PATIENCE);

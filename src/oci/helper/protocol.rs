@@ -6,6 +6,7 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
 use crate::error::{Classify, ErrorKind, with_causes};
+use crate::oci::feed::Feed;
 use crate::oci::spec::Container;
 use crate::oci::status::Started;
 
@@ -34,13 +35,22 @@ pub(crate) const REQUEST_FD: i32 = 3;
 /// The descriptor an exec helper writes its report to.
 pub(crate) const REPORT_FD: i32 = 4;
 
+/// What a container gets from the host as it is at the start; no part of what was asked for.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+pub(crate) struct Surroundings {
+    /// The content of its `/etc/resolv.conf`.
+    pub(crate) resolv_conf: String,
+    /// What is kept beside its log.
+    pub(crate) feed: Option<Feed>,
+}
+
 /// What a monitor is to start.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub(crate) struct StartRequest {
     /// The container.
     pub(crate) container: Container,
-    /// The content of its `/etc/resolv.conf`.
-    pub(crate) resolv_conf: String,
+    /// What it gets from the host.
+    pub(crate) surroundings: Surroundings,
     /// Which start this is: the container's directory must be for the same.
     pub(crate) start_id: String,
 }

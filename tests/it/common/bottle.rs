@@ -1,5 +1,6 @@
 //! What the tests of the contract ask of a bottle, by tools other than carboy.
 
+use std::fs;
 use std::io::{Read, Write};
 use std::net::Ipv4Addr;
 use std::time::Duration;
@@ -78,4 +79,14 @@ pub(crate) fn assert_echoes(host: &TestHost, bottle: &Value) {
     let mut answer = [0; 7];
     stream.read_exact(&mut answer).unwrap();
     assert_eq!(&answer, b"carboy\n");
+}
+
+/// Writes the configuration file.
+pub(crate) fn configure(host: &TestHost, content: &str) {
+    let path = host.dir().join("config.toml");
+    fs::write(&path, content).unwrap();
+    let script = "mkdir -p /run/etc/carboy; ! mountpoint -q /etc || umount -l /etc; \
+                  cp $0 /run/etc/carboy/config.toml && \
+                  mount -t overlay -o lowerdir=/run/etc:/etc none /etc";
+    host.run(["sh", "-c", script, &path.display().to_string()]).ok();
 }

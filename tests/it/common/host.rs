@@ -204,6 +204,13 @@ impl TestHost {
         self.uplink.as_ref().unwrap()
     }
 
+    /// The same with IPv6 beside it: 2001:db8::/64.
+    pub(crate) fn uplink6(&mut self) {
+        self.uplink();
+        self.existing_uplink().add_ipv6(self.init);
+        self.take_baseline();
+    }
+
     /// The way out that [`TestHost::uplink`] made.
     pub(crate) fn existing_uplink(&self) -> &Uplink {
         self.uplink.as_ref().unwrap()

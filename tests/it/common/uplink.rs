@@ -2,12 +2,13 @@
 //! documentation addresses of RFC 5737, and servers that say whom they see.
 
 use std::io::{Read, Write};
-use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
 use super::host::{clean, wait_ready};
+use super::wire::Wire;
 use super::{netns, output::Output, poll};
 
 /// The outside's own address, the host's default gateway.
@@ -15,6 +16,12 @@ pub(crate) const OUTSIDE: Ipv4Addr = Ipv4Addr::new(192, 0, 2, 1);
 
 /// The host's address on the uplink.
 pub(crate) const HOST: Ipv4Addr = Ipv4Addr::new(192, 0, 2, 2);
+
+/// The same for IPv6 (RFC 3849), once there is any.
+pub(crate) const OUTSIDE6: Ipv6Addr = Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 0, 1);
+
+/// The host's IPv6 address on the uplink.
+pub(crate) const HOST6: Ipv6Addr = Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 0, 2);
 
 /// The host's end of the veth pair.
 pub(crate) const DEVICE: &str = "up0";
@@ -56,7 +63,7 @@ impl Uplink {
             nsenter(&init, &words.split(' ').collect::<Vec<_>>(), home).ok();
         }
         // The first packets over a fresh veth pair may be lost.
-        let listener = uplink.bind(0);
+        let listener = uplink.bind(OUTSIDE.into());
         let to = listener.local_addr().unwrap();
         let inside = netns::of_pid(init.parse().unwrap());
         let limit = Duration::from_millis(500);
@@ -70,9 +77,33 @@ impl Uplink {
         nsenter(&self.pid.to_string(), command, &self.home)
     }
 
+    /// Gives both ends IPv6 addresses, and the host whose PID 1 is `init` an IPv6 default route.
+    pub(crate) fn add_ipv6(&self, init: u32) {
+        let outside = format!("ip address add {OUTSIDE6}/64 dev out0 nodad");
+        self.run(&outside.split(' ').collect::<Vec<_>>()).ok();
+        for words in [
+            format!("ip address add {HOST6}/64 dev {DEVICE} nodad"),
+            format!("ip route add default via {OUTSIDE6}"),
+        ] {
+            nsenter(&init.to_string(), &words.split(' ').collect::<Vec<_>>(), &self.home).ok();
+        }
+    }
+
+    /// Takes a device out of the network of the host whose PID 1 is `init`.
+    pub(crate) fn adopt(&self, init: u32, device: &str) {
+        let pid = self.pid.to_string();
+        let command = ["ip", "link", "set", device, "netns", &pid];
+        nsenter(&init.to_string(), &command, &self.home).ok();
+    }
+
     /// Starts an HTTP server on a free port that answers everything with the address it sees.
     pub(crate) fn serve_peer_address(&self) -> SocketAddr {
-        let listener = self.bind(0);
+        self.serve_peer_address_at(OUTSIDE.into())
+    }
+
+    /// The same at another address.
+    pub(crate) fn serve_peer_address_at(&self, ip: IpAddr) -> SocketAddr {
+        let listener = self.bind(ip);
         let address = listener.local_addr().unwrap();
         // It ends with the test process: accept has no deadline, and the thread costs nothing.
         std::thread::spawn(move || {
@@ -89,8 +120,18 @@ impl Uplink {
         netns::connect(&netns::of_pid(self.pid), to.into(), Duration::from_secs(1))
     }
 
-    fn bind(&self, port: u16) -> TcpListener {
-        netns::inside(&netns::of_pid(self.pid), || TcpListener::bind((OUTSIDE, port)).unwrap())
+    /// Its network namespace.
+    pub(crate) fn netns(&self) -> PathBuf {
+        netns::of_pid(self.pid)
+    }
+
+    /// Its end of the wire to the host.
+    pub(crate) fn wire(&self) -> Wire {
+        Wire::new(&self.netns(), "out0")
+    }
+
+    fn bind(&self, ip: IpAddr) -> TcpListener {
+        netns::inside(&netns::of_pid(self.pid), || TcpListener::bind((ip, 0)).unwrap())
     }
 }
 
