@@ -14,13 +14,17 @@ const WISH: [&str; 3] = ["demo", "--subnet", "10.77.1.0/24"];
 
 /// A shell command that breaks something, what `verify` must name, and which of the things in
 /// [`identities`] is made anew by the repair.
-type Breakage = (&'static str, &'static [&'static str], &'static [&'static str]);
+type Breakage<'a> = (&'a str, &'a [&'a str], &'static [&'static str]);
 
 const NOTHING: &[&str] = &[];
 
+fn breaks(host: &TestHost, breakages: &[Breakage<'_>]) {
+    breaks_of(host, &WISH, breakages);
+}
+
 /// `$BR`, `$VE`, `$NET` and `$CTR` stand for the bridge, the veth pair's host end and the two names.
-fn breaks(host: &TestHost, breakages: &[Breakage]) {
-    let bottle = up(host, &WISH);
+fn breaks_of(host: &TestHost, wish: &[&str], breakages: &[Breakage<'_>]) {
+    let bottle = up(host, wish);
     let bridge = text(&bottle, "bridge").to_owned();
     let veth = host.json(["ip", "-j", "link", "show", CONTAINER]);
     let veth = text(&veth[0], "ifname").to_owned();
@@ -42,7 +46,7 @@ fn breaks(host: &TestHost, breakages: &[Breakage]) {
         for difference in drift {
             assert_ne!(text(difference, "want"), text(difference, "found"), "`{command}`");
         }
-        assert_eq!(up(host, &WISH)["changed"], true, "`{command}` is repaired");
+        assert_eq!(up(host, wish)["changed"], true, "`{command}` is repaired");
         assert_verified(host, command);
         let after = identities(host, &bridge, &veth);
         for ((what, was), (_, is)) in before.iter().zip(&after) {
@@ -237,6 +241,71 @@ fn inside_the_bundles_namespace() {
             ("ip -n $CTR link del eth0", &["veth pair $VE ($CTR)"], &["veth", "eth0"]),
         ],
     );
+}
+
+#[test]
+fn of_ipv6() {
+    let host = TestHost::new();
+    const DUAL: [&str; 5] = ["demo", "--subnet", "10.77.1.0/24", "--subnet", "fd00:77:1::/64"];
+    breaks_of(
+        &host,
+        &DUAL,
+        &[
+            ("ip address del fd00:77:1::1/64 dev $BR", &["bridge $BR inet6"], NOTHING),
+            ("ip -6 route del fd00:77:1::/64 dev $BR", &["bridge $BR route6"], NOTHING),
+            ("sysctl -qw net.ipv6.conf.$BR.accept_ra=1", &["bridge $BR accept_ra"], NOTHING),
+            ("ip neigh del fd00:77:1::2 dev $BR", &["neighbour fd00:77:1::2 on $BR"], NOTHING),
+            ("ip -n $CTR address del fd00:77:1::2/64 dev eth0", &["eth0 of $CTR inet6"], NOTHING),
+            ("ip -n $CTR -6 route del default", &["eth0 of $CTR route6 default"], NOTHING),
+            (
+                "ip -n $CTR neigh del fd00:77:1::1 dev eth0",
+                &["neighbour fd00:77:1::1 on eth0 of $CTR"],
+                NOTHING,
+            ),
+            (
+                "ip netns exec $CTR sysctl -qw net.ipv6.conf.eth0.accept_ra=1",
+                &["eth0 of $CTR accept_ra"],
+                NOTHING,
+            ),
+        ],
+    );
+    host.assert_clean();
+}
+
+#[test]
+fn of_the_guest_side() {
+    let host = TestHost::new();
+    const GUEST: &str = "claude-bottle-guest-demo";
+    const WITH_GUEST: [&str; 6] =
+        ["demo", "--subnet", "10.77.1.0/24", "--guest", "--allow-port", "tcp/9000"];
+    up(&host, &WITH_GUEST);
+    let end = host.json(["ip", "-j", "link", "show", GUEST]);
+    let end = text(&end[0], "ifname").to_owned();
+    let put = |text: &str| text.replace("$GE", &end).replace("$GUEST", GUEST);
+    down(&host, "demo");
+    const NEIGHBOUR: &str = "neighbour 10.77.1.2 on eth0 of $GUEST";
+    let breakages: [(&str, &[&str]); 6] = [
+        ("ip -n $CTR neigh del 10.77.1.3 dev eth0", &["neighbour 10.77.1.3 in /run/netns/$CTR"]),
+        (
+            "ip -n $GUEST link set eth0 address 02:00:00:00:00:04",
+            &["eth0 of $GUEST address", NEIGHBOUR],
+        ),
+        ("ip -n $GUEST neigh del 10.77.1.2 dev eth0", &[NEIGHBOUR]),
+        ("ip -n $GUEST link set lo down", &["netns $GUEST lo"]),
+        ("bridge link set dev $GE locked off", &["veth $GE locked"]),
+        ("ip link del $GE", &["veth pair $GE ($GUEST)"]),
+    ];
+    for (command, resources) in breakages {
+        let resources: Vec<String> = resources.iter().map(|r| put(r)).collect();
+        let resources: Vec<&str> = resources.iter().map(String::as_str).collect();
+        breaks_of(&host, &WITH_GUEST, &[(&put(command), &resources, NOTHING)]);
+    }
+    up(&host, &WITH_GUEST);
+    host.run(["ip", "link", "del", &end]).ok();
+    host.carboy(&["reload", "demo"]).ok();
+    assert_verified(&host, "reload");
+    down(&host, "demo");
+    host.assert_clean();
 }
 
 #[test]
