@@ -145,15 +145,15 @@ fn the_pinned_ipv6_address_is_the_only_one() {
     let frame = |packet: &[u8]| ethernet(bottle.gateway_mac, bottle.mac, IPV6, packet);
     let wire = bottle.wire();
     let bridge = Wire::new(&host.netns(None), &bottle.bridge);
-    for packet in [
-        ipv6(other, gateway, UDP, &udp(PORT, FORBIDDEN)),
-        ipv6(own, gateway, ICMPV6, &icmp(136, FORBIDDEN)),
-        ipv6(own, gateway, UDP, &udp(PORT, LAST)),
-    ] {
-        wire.send(&frame(&packet));
+    // More than the few reports of multicast groups that the kernel sends by itself.
+    const EACH: u64 = 20;
+    for _ in 0..EACH {
+        wire.send(&frame(&ipv6(other, gateway, UDP, &udp(PORT, FORBIDDEN))));
+        wire.send(&frame(&ipv6(own, gateway, ICMPV6, &icmp(136, FORBIDDEN))));
     }
+    wire.send(&frame(&ipv6(own, gateway, UDP, &udp(PORT, LAST))));
     assert!(bridge.until(LAST, |f| contains(f, FORBIDDEN)).is_empty());
-    assert_eq!(bottle.dropped(&host, "ipv6"), 1);
-    assert_eq!(bottle.dropped(&host, "router-message"), 1);
+    assert!(bottle.dropped(&host, "ipv6") >= EACH);
+    assert!(bottle.dropped(&host, "router-message") >= EACH);
     down(&host, "demo");
 }
