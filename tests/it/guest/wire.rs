@@ -66,8 +66,9 @@ impl Wire {
 /// What [`marked`] put at a frame's end.
 fn mark_of(frame: &[u8]) -> Option<String> {
     let text = String::from_utf8_lossy(frame).into_owned();
-    let (_, rest) = text.split_once('<')?;
-    rest.split_once('>').map(|(mark, _)| mark.to_owned())
+    // From the end: a byte of a header, such as IP's counter, may look like either.
+    let (rest, _) = text.rsplit_once('>')?;
+    rest.rsplit_once('<').map(|(_, mark)| mark.to_owned())
 }
 
 /// The same bytes with a mark at their end.
