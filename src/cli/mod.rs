@@ -6,17 +6,22 @@ mod exec;
 mod exit;
 mod image;
 mod inspect;
+mod kill;
 mod launch_args;
 mod logs;
 mod name;
 mod network;
 mod output;
+mod pause;
 mod plan;
 mod ps;
+mod restart;
 mod settings;
 mod start;
 mod stop;
+mod terminal;
 mod up;
+mod wait;
 
 use std::process::ExitCode;
 
@@ -44,6 +49,11 @@ enum Verb {
     Down(down::Args),
     Start(start::Args),
     Stop(stop::Args),
+    Restart(restart::Args),
+    Kill(kill::Args),
+    Pause(pause::PauseArgs),
+    Unpause(pause::UnpauseArgs),
+    Wait(wait::Args),
     Exec(exec::Args),
     Logs(logs::Args),
     Ps(ps::Args),
@@ -88,6 +98,11 @@ impl Verb {
             Self::Down(args) => args.run(engine, output),
             Self::Start(args) => args.run(engine, output),
             Self::Stop(args) => args.run(engine, output),
+            Self::Restart(args) => args.run(engine, output),
+            Self::Kill(args) => args.run(engine, output),
+            Self::Pause(args) => args.run(engine, output),
+            Self::Unpause(args) => args.run(engine, output),
+            Self::Wait(args) => args.run(engine, output),
             Self::Exec(args) => args.run(engine, output),
             Self::Logs(args) => args.run(engine, output),
             Self::Ps(args) => args.run(engine, output),

@@ -1,4 +1,4 @@
-//! Bundles: start, stop, exec, and what `up` and `down` need of them.
+//! Bundles: start, stop, and what `up` and `down` need of them.
 
 use std::fs;
 use std::net::Ipv4Addr;
@@ -11,10 +11,9 @@ use crate::host::KernelHost;
 use crate::launch::{self, LaunchImage, Place};
 use crate::names::{ContainerName, Slug};
 use crate::net::port_rules;
-use crate::oci::helper::{ExecRequest, ExecStreams};
 use crate::oci::spec::{Container, ImageRef, Limits, Process};
 use crate::oci::status::{ContainerState, Started};
-use crate::oci::{RuntimeError, cgroup, digest::Digest, etc_files, helper};
+use crate::oci::{RuntimeError, cgroup, digest::Digest, etc_files};
 use crate::plan;
 use crate::presence::Presence;
 use crate::reconcile::{self, Expect, Transaction};
@@ -320,22 +319,6 @@ impl Engine {
             _ => Err(RuntimeError::NotRunning { container: name.to_string() }.into()),
         }
     }
-
-    /// Runs a command in the bundle and waits for it; its exit code, or 128 + the signal that
-    /// ended it.
-    ///
-    /// # Errors
-    /// There is no such bottle, it does not run, or the command cannot be run.
-    pub fn exec(
-        &self,
-        slug: &Slug,
-        request: ExecRequest,
-        streams: ExecStreams,
-    ) -> Result<helper::ExecCode, Error> {
-        Self::require_command_privileges()?;
-        let (container, started) = self.running(slug)?;
-        Ok(helper::exec(&self.config.helper, &container, &started, request, streams)?)
-    }
 }
 
 /// Refuses bounds that this host's control groups cannot enforce.
@@ -388,7 +371,7 @@ pub(super) struct Wish<'a> {
 }
 
 /// The content of the bundle's resolver configuration, from the host's.
-fn resolv_conf(internal: bool) -> (String, Option<String>) {
+pub(super) fn resolv_conf(internal: bool) -> (String, Option<String>) {
     let read = |path: &str| fs::read_to_string(Path::new(path)).ok();
     let host = read(RESOLV_CONF).unwrap_or_default();
     let resolved = read(RESOLVED_CONF);

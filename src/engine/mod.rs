@@ -5,8 +5,10 @@
 
 mod bottle;
 mod bundle;
+mod command;
 mod error;
 mod images;
+mod lifecycle;
 mod network;
 mod ready;
 mod view;
@@ -23,6 +25,7 @@ use crate::{privileges, reconcile};
 pub use self::bottle::{PlanReport, UpReport};
 pub use self::bundle::{StartReport, StopReport};
 pub use self::error::Error;
+pub use self::lifecycle::{ChangeReport, RestartReport};
 pub use self::network::{NetworkReport, NetworkRequest};
 pub use self::view::{BottleState, BottleStatus, Listing, NetworkStatus};
 

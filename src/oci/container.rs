@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 use rustix::fs::{FlockOperation, flock};
 
 use super::cgroup;
+use super::freezer;
 use super::helper::monitor::{LOCK_FILE, log_dir};
 use super::helper::{HelperBinary, PreparedMonitor, StartRequest};
 use super::identity::ProcessHandle;
@@ -42,7 +43,7 @@ pub(crate) fn create(
         other => other.at("create directory", &container.state)?,
     }
     let had_log = log_dir(container).exists();
-    let started = launch(container, binary, prepared, resolv_conf);
+    let started = launch(container, binary, prepared, resolv_conf, Layer::New);
     if started.is_err() {
         // The first error is the one to tell; what is left here is found again by `remove`. A log
         // from before tells why it is started anew, and stays.
@@ -59,8 +60,12 @@ fn launch(
     binary: &HelperBinary,
     prepared: Option<PreparedMonitor>,
     resolv_conf: &str,
+    layer: Layer,
 ) -> Result<Started, RuntimeError> {
-    make_storage(container)?;
+    if layer == Layer::New {
+        remove_writable_layer(container)?;
+    }
+    fsutil::create_private_dir(&log_dir(container))?;
     let monitor = match prepared {
         Some(monitor) => monitor,
         None => PreparedMonitor::spawn(binary, &container.name)?,
@@ -70,11 +75,12 @@ fn launch(
     monitor.start(&StartRequest { container: container.clone(), resolv_conf, start_id })
 }
 
-/// A new writable layer; the log goes on.
-fn make_storage(container: &Container) -> Result<(), RuntimeError> {
-    remove_writable_layer(container)?;
-    fsutil::create_private_dir(&log_dir(container))?;
-    Ok(())
+/// The writable layer of a start; the log goes on in any case.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Layer {
+    New,
+    /// What the last run wrote is there again.
+    Kept,
 }
 
 /// What a start before left there, perhaps before a reboot.
@@ -103,6 +109,8 @@ pub(crate) fn observe(container: &Container) -> Result<Presence, RuntimeError> {
             } else if !is_locked(&container.state.join(LOCK_FILE))? {
                 // Nobody reads its output any more: whoever writes some is ended by SIGPIPE.
                 drift("running without its monitor".to_owned())
+            } else if freezer::is_frozen(&container.name)? {
+                drift("paused".to_owned())
             } else {
                 Presence::Present
             }
@@ -126,7 +134,8 @@ fn exists(container: &Container) -> Result<bool, RuntimeError> {
     Ok(container.state.exists() || cgroup::exists(&container.name)?)
 }
 
-/// Starts the container anew where it has ended or is half made; its log goes on.
+/// Starts the container anew where it has ended or is half made, and its log goes on; lets it go on
+/// where it is only paused.
 ///
 /// # Errors
 /// As [`create`]. The log is kept then, everything else is gone.
@@ -136,6 +145,9 @@ pub(crate) fn repair(
     prepared: Option<PreparedMonitor>,
     resolv_conf: &str,
 ) -> Result<(), RuntimeError> {
+    if freezer::thaw(&container.name)? && observe(container)? == Presence::Present {
+        return Ok(());
+    }
     end(container, Duration::ZERO)?;
     match create(container, binary, prepared, resolv_conf)? {
         Creation::Created => Ok(()),
@@ -145,6 +157,30 @@ pub(crate) fn repair(
             message: "somebody else starts it at the same time".to_owned(),
         }),
     }
+}
+
+/// Ends the container, its stop signal first and SIGKILL after `grace`, and starts it again with
+/// its writable layer and its log; it runs when this returns.
+///
+/// # Errors
+/// What could not be ended, or what the monitor reported. Nothing of the container runs then.
+pub(crate) fn restart(
+    container: &Container,
+    binary: &HelperBinary,
+    resolv_conf: &str,
+    grace: Duration,
+) -> Result<Started, RuntimeError> {
+    end_run(container, grace)?;
+    DirBuilder::new()
+        .mode(0o700)
+        .create(&container.state)
+        .at("create directory", &container.state)?;
+    let started = launch(container, binary, None, resolv_conf, Layer::Kept);
+    if started.is_err() {
+        // The first error is the one to tell; what is left here is found again by `remove`.
+        let _ = end_run(container, Duration::ZERO);
+    }
+    started
 }
 
 /// Stops the container, its stop signal first and SIGKILL after `grace`, and removes all it has:
@@ -164,6 +200,12 @@ pub(crate) fn remove(container: &Container, grace: Duration) -> Result<Removal, 
 /// Ends all processes of the container and removes everything but its log; true if there was
 /// anything.
 fn end(container: &Container, grace: Duration) -> Result<bool, RuntimeError> {
+    let had_run = end_run(container, grace)?;
+    Ok(remove_writable_layer(container)? || had_run)
+}
+
+/// The same, but for the writable layer as well.
+fn end_run(container: &Container, grace: Duration) -> Result<bool, RuntimeError> {
     let mut had_group = false;
     let lock = container.state.join(LOCK_FILE);
     let deadline = Instant::now() + MONITOR_PATIENCE;
@@ -187,9 +229,7 @@ fn end(container: &Container, grace: Duration) -> Result<bool, RuntimeError> {
         pause = (pause * 2).min(Duration::from_millis(5));
     }
     had_group |= cgroup::remove_monitor_group(&container.name)?;
-    let had_state = fsutil::remove_tree(&container.state)?;
-    let had_layer = remove_writable_layer(container)?;
-    Ok(had_group || had_state || had_layer)
+    Ok(fsutil::remove_tree(&container.state)? || had_group)
 }
 
 fn process_error(
@@ -212,6 +252,11 @@ fn stop(container: &Container, started: &Started, grace: Duration) -> Result<(),
         && notices(pid, container.stop_signal)
         // A signal that cannot be sent is no reason not to kill.
         && process.signal(container.stop_signal).unwrap_or(false);
+    // Paused processes take a signal when they go on, SIGKILL included (version 1).
+    if !asked {
+        process.signal(libc::SIGKILL).map_err(process_error("kill", container, pid))?;
+    }
+    freezer::thaw(&container.name)?;
     if asked && wait(&process, grace)? {
         return Ok(());
     }

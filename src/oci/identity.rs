@@ -65,24 +65,7 @@ impl ProcessHandle {
     /// # Errors
     /// What the kernel said, but for a process that is gone.
     pub fn signal(&self, signal: i32) -> io::Result<bool> {
-        // By number: the safe wrappers know no real-time signals, and images ask for those.
-        // SAFETY: the descriptor is open, and no structure is passed.
-        let result = unsafe {
-            libc::syscall(
-                libc::SYS_pidfd_send_signal,
-                self.pidfd.as_raw_fd(),
-                signal,
-                std::ptr::null::<libc::siginfo_t>(),
-                0,
-            )
-        };
-        match result {
-            0 => Ok(true),
-            _ => match io::Error::last_os_error() {
-                e if e.raw_os_error() == Some(libc::ESRCH) => Ok(false),
-                e => Err(e),
-            },
-        }
+        send_signal(self.pidfd.as_fd(), signal)
     }
 
     /// Waits until the process has ended (a zombie has), or for as long as `timeout`; true if it
@@ -105,6 +88,29 @@ impl ProcessHandle {
                 Ok(n) => return Ok(n > 0),
             }
         }
+    }
+}
+
+/// Sends a signal through a pidfd; true if the process was still there.
+///
+/// By number: the safe wrappers know no real-time signals, and images ask for those.
+pub(crate) fn send_signal(pidfd: BorrowedFd<'_>, signal: i32) -> io::Result<bool> {
+    // SAFETY: the descriptor is open, and no structure is passed.
+    let result = unsafe {
+        libc::syscall(
+            libc::SYS_pidfd_send_signal,
+            pidfd.as_raw_fd(),
+            signal,
+            std::ptr::null::<libc::siginfo_t>(),
+            0,
+        )
+    };
+    match result {
+        0 => Ok(true),
+        _ => match io::Error::last_os_error() {
+            e if e.raw_os_error() == Some(libc::ESRCH) => Ok(false),
+            e => Err(e),
+        },
     }
 }
 
