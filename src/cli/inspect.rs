@@ -56,6 +56,7 @@ fn launch(container: &Container, show_secrets: bool) -> Value {
         "user": container.process.user,
         "volumes": container.volumes,
         "labels": container.labels,
+        "log": container.log,
         "read_only": container.read_only,
         "init": container.init,
         "stop_signal": container.stop_signal,

@@ -22,6 +22,7 @@ mod stop;
 mod terminal;
 mod up;
 mod wait;
+mod when;
 
 use std::process::ExitCode;
 

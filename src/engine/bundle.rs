@@ -11,7 +11,7 @@ use crate::host::KernelHost;
 use crate::launch::{self, LaunchImage, Place};
 use crate::names::{ContainerName, Slug};
 use crate::net::port_rules;
-use crate::oci::spec::{Container, ImageRef, Limits, Process};
+use crate::oci::spec::{Container, ImageRef, Limits, LogLimits, Process};
 use crate::oci::status::{ContainerState, Started};
 use crate::oci::{RuntimeError, cgroup, digest::Digest, etc_files};
 use crate::plan;
@@ -299,6 +299,7 @@ impl Engine {
             init: false,
             ready_ports: Vec::new(),
             stop_signal: libc::SIGTERM,
+            log: LogLimits::default(),
             labels: std::collections::BTreeMap::new(),
             storage: self.config.storage(name),
             state: plan::run_dir(&self.config.state, name),

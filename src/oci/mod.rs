@@ -19,6 +19,7 @@ mod image_config;
 mod layout;
 pub mod limits;
 pub mod log;
+pub mod log_opts;
 mod manifest;
 pub mod process;
 pub mod reference;

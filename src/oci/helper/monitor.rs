@@ -36,6 +36,9 @@ pub(crate) const LOCK_FILE: &str = "monitor.lock";
 /// A container has ended but somebody still holds its output open: no longer than this.
 const DRAIN_PATIENCE: Duration = Duration::from_secs(1);
 
+/// How often a log that lost something looks for room to say so.
+const RETRY_INTERVAL: Duration = Duration::from_secs(1);
+
 /// The monitor's `main`.
 pub(super) fn main() -> i32 {
     match detach(MONITOR_NAME) {
@@ -134,7 +137,7 @@ fn start(request: &StartRequest) -> Result<Running, RuntimeError> {
     )?;
     enter_mount_namespace()?;
     let Prepared { spec, env, user } = prepare(request)?;
-    let log = LogWriter::open(&log_dir(container))?;
+    let log = LogWriter::open(&log_dir(container), container.log)?;
     let (stdout, stdout_write) = pipe(container)?;
     let (stderr, stderr_write) = pipe(container)?;
     for stream in [&stdout_write, &stderr_write] {
@@ -263,6 +266,7 @@ impl Running {
         // The identity was read from a child that is not reaped yet: the pid is still its own.
         let handle = self.started.init.open().ok().flatten();
         self.copy_output(handle.as_ref());
+        self.log.tell(&now());
         let exit_code = wait_code(self.init);
         let ended = Ended { exit_code, finished_at: now() };
         match status::write_ended(&container.state, &ended) {
@@ -290,8 +294,13 @@ impl Running {
             fds.extend(files.map(|file| PollFd::new(file, PollFlags::IN)));
             fds.extend(init.as_ref().map(|fd| PollFd::new(fd, PollFlags::IN)));
             let left = deadline.map(|d| d.saturating_duration_since(Instant::now()));
-            match poll(&mut fds, left.map(timespec).as_ref()) {
+            let retry = self.log.owes_a_notice().then_some(RETRY_INTERVAL);
+            match poll(&mut fds, left.or(retry).map(timespec).as_ref()) {
                 Err(Errno::INTR) => continue,
+                Ok(0) if left.is_none() && retry.is_some() => {
+                    self.log.tell(&now());
+                    continue;
+                }
                 // No event within the patience, or no memory: the rest of the output is lost.
                 Err(_) | Ok(0) => break,
                 Ok(_) => {}
@@ -317,8 +326,7 @@ impl Running {
                 }
             }
             if !lines.is_empty() {
-                // A full disk must not stop the bundle: what cannot be written is lost.
-                let _ = self.log.write(&lines);
+                self.log.write(&lines, &now());
                 lines.clear();
             }
         }
