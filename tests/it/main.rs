@@ -9,7 +9,9 @@ mod common;
 
 mod bad_input;
 mod crash;
+mod exec_life;
 mod exec_logs;
+mod exec_terminal;
 mod hardship;
 mod harness;
 mod idempotency;
@@ -17,6 +19,8 @@ mod images;
 mod inside;
 mod layering;
 mod library;
+mod lifecycle;
+mod logs;
 mod network;
 mod start_stop;
 mod store;

@@ -72,6 +72,11 @@ impl Output {
         String::from_utf8_lossy(&self.stdout).into_owned()
     }
 
+    /// stdout as it came.
+    pub(crate) fn stdout_bytes(&self) -> &[u8] {
+        &self.stdout
+    }
+
     /// stderr as text.
     pub(crate) fn stderr(&self) -> String {
         String::from_utf8_lossy(&self.stderr).into_owned()
