@@ -3,7 +3,7 @@
 
 use std::fs;
 use std::io;
-use std::net::Ipv4Addr;
+use std::net::{Ipv4Addr, Ipv6Addr};
 use std::path::{Path, PathBuf};
 
 use oci_spec::image::ImageConfiguration;
@@ -29,6 +29,9 @@ const DAEMONS_LABEL: &str = "dev.carboy.daemons";
 
 /// Where `--init` puts the init inside: `/sidecars` of the embedded image.
 const INIT_PATH: &str = "/.carboy-init";
+
+/// Volumes an image may declare; each is a mount.
+const IMAGE_VOLUMES_MAX: usize = 64;
 
 /// A wish that makes no container.
 #[derive(Debug, thiserror::Error)]
@@ -57,6 +60,12 @@ pub enum LaunchError {
         /// The names it has.
         known: String,
     },
+    /// An image that declares more volumes than any real one.
+    #[error("the image declares {count} volumes, at most {IMAGE_VOLUMES_MAX} are allowed")]
+    ImageVolumes {
+        /// How many.
+        count: usize,
+    },
     /// A volume's source that is not there.
     #[error("volume source {} does not exist", path.display())]
     NoVolumeSource {
@@ -82,7 +91,7 @@ impl Classify for LaunchError {
             Self::Limit(e) => e.kind(),
             Self::Log(e) => e.kind(),
             Self::Signal(e) => e.kind(),
-            Self::UnknownDaemon { .. } => ErrorKind::Invalid,
+            Self::UnknownDaemon { .. } | Self::ImageVolumes { .. } => ErrorKind::Invalid,
             Self::NoVolumeSource { .. } => ErrorKind::NotFound,
             Self::VolumeSource { .. } => ErrorKind::Failed,
         }
@@ -98,7 +107,9 @@ impl Classify for LaunchError {
             Self::NoVolumeSource { .. } => {
                 Some("carboy makes no directory on the host: create it first".to_owned())
             }
-            Self::UnknownDaemon { .. } | Self::VolumeSource { .. } => None,
+            Self::UnknownDaemon { .. } | Self::ImageVolumes { .. } | Self::VolumeSource { .. } => {
+                None
+            }
         }
     }
 }
@@ -115,6 +126,7 @@ pub(crate) struct LaunchImage<'a> {
 /// Where a container stands in its network.
 pub(crate) struct Place {
     pub(crate) ip: Ipv4Addr,
+    pub(crate) ip6: Option<Ipv6Addr>,
     pub(crate) internal: bool,
 }
 
@@ -143,6 +155,7 @@ pub(crate) fn container(
     let of_image = image.config.config().as_ref();
     let mut process = process::merge(of_image, &overrides)?;
     let mut volumes = volumes(&options.volumes)?;
+    let tmpfs = image_volumes(of_image, &volumes)?;
     if let Some(source) = image.init.clone() {
         volumes.push(Volume { source, destination: INIT_PATH.into(), read_only: true });
         let init = [INIT_PATH, "init", "--"].map(str::to_owned);
@@ -161,10 +174,12 @@ pub(crate) fn container(
         image: image.image,
         layers: image.layers,
         ip: place.ip,
+        ip6: place.ip6,
         internal: place.internal,
         ready_ports: ready_ports(of_image, options, &process.env)?,
         process,
         volumes,
+        tmpfs,
         limits: parse_limits(options)?,
         read_only: options.run.read_only,
         init: options.run.init,
@@ -226,6 +241,19 @@ fn volumes(wanted: &[String]) -> Result<Vec<Volume>, LaunchError> {
     Ok(volumes)
 }
 
+/// The volumes that the image declares, as far as they get a file system of their own.
+fn image_volumes(
+    image: Option<&oci_spec::image::Config>,
+    taken: &[Volume],
+) -> Result<Vec<PathBuf>, LaunchError> {
+    let declared = image.and_then(|config| config.volumes().as_deref()).unwrap_or_default();
+    let places = volume::of_image(declared, taken);
+    if places.len() > IMAGE_VOLUMES_MAX {
+        return Err(LaunchError::ImageVolumes { count: places.len() });
+    }
+    Ok(places)
+}
+
 /// Without symbolic links: what is mounted is what was looked at.
 fn resolve(source: &Path) -> Result<PathBuf, LaunchError> {
     fs::canonicalize(source).map_err(|e| match e.kind() {
@@ -250,6 +278,7 @@ pub(crate) fn differences(there: &Container, wanted: &Container) -> Vec<String> 
     differ("user", quote(&there.process.user), quote(&wanted.process.user));
     differ("working directory", there.process.cwd.clone(), wanted.process.cwd.clone());
     differ("volumes", volume_list(there), volume_list(wanted));
+    differ("image's volumes", format!("{:?}", there.tmpfs), format!("{:?}", wanted.tmpfs));
     differ("limits", limit_list(&there.limits), limit_list(&wanted.limits));
     differ("log", log_list(there), log_list(wanted));
     differ("read-only root", there.read_only.to_string(), wanted.read_only.to_string());
@@ -341,7 +370,7 @@ mod tests {
             layers: Vec::new(),
             init: None,
         };
-        let place = Place { ip: Ipv4Addr::new(10, 0, 0, 2), internal: false };
+        let place = Place { ip: Ipv4Addr::new(10, 0, 0, 2), ip6: None, internal: false };
         let slug = Slug::new("demo").unwrap();
         let made = container(&Config::default(), &slug, place, image, options, &|_| None);
         made.map(|(container, _)| container)

@@ -23,6 +23,7 @@ mod privileges;
 pub mod reconcile;
 pub mod resource;
 pub mod spec;
+pub mod spec6;
 pub mod state;
 
 use std::net::Ipv4Addr;
@@ -35,7 +36,7 @@ pub use self::engine::{Engine, Error, NetworkReport, NetworkRequest, StartReport
 pub use self::error::{Classify, ErrorKind};
 pub use self::names::{ContainerName, NetworkName, Prefix, Slug};
 pub use self::oci::helper;
-pub use self::spec::{BottleSpec, BundleLaunchSpec, LaunchOptions, RunOptions};
+pub use self::spec::{BottleSpec, BundleLaunchSpec, LaunchOptions, PullPolicy, RunOptions};
 
 /// How long a bundle may take to stop before it is killed, as Docker.
 pub const STOP_GRACE: Duration = Duration::from_secs(10);
@@ -63,7 +64,9 @@ pub fn create_bundle_network(
         name: name.clone(),
         subnet: Some(subnet),
         gateway: Some(gateway),
-        internal: false,
+        subnet6: None,
+        gateway6: None,
+        policy: net::policy::NetworkPolicy::default(),
         mtu: None,
         seed: name.to_string(),
     })

@@ -23,7 +23,9 @@ pub(super) struct Args {
 impl Args {
     pub(super) fn run(self, engine: &Engine, output: &Output) -> Result<ExitCode, Failure> {
         let status = engine.inspect(&self.slug)?;
-        output.json(&value(&status, self.show_secrets));
+        let mut value = value(&status, self.show_secrets);
+        value["drops"] = json!(engine.drops(&status.view)?);
+        output.json(&value);
         Ok(ExitCode::SUCCESS)
     }
 }
@@ -55,6 +57,7 @@ fn launch(container: &Container, show_secrets: bool) -> Value {
         "workdir": container.process.cwd,
         "user": container.process.user,
         "volumes": container.volumes,
+        "tmpfs": container.tmpfs,
         "labels": container.labels,
         "log": container.log,
         "read_only": container.read_only,

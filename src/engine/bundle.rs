@@ -1,7 +1,7 @@
 //! Bundles: start, stop, and what `up` and `down` need of them.
 
 use std::fs;
-use std::net::Ipv4Addr;
+use std::net::{Ipv4Addr, Ipv6Addr};
 use std::path::Path;
 use std::time::Duration;
 
@@ -69,6 +69,8 @@ impl Engine {
     ) -> Result<StartReport, Error> {
         Self::require_bundle_privileges()?;
         let name = self.config.prefix.container(&spec.slug);
+        // Without the locks: it may take minutes.
+        self.ensure_image(&spec.image, spec.run.pull)?;
         let locks = self.lock_both(&spec.network, &name)?;
         let started = self.start_locked(spec, &name, inherited);
         let released = self.release_both(&spec.network, &name, locks);
@@ -108,7 +110,9 @@ impl Engine {
         }
         let options = spec.options();
         let embedded = Embedded::Unpack;
-        let wish = Wish { slug: &spec.slug, ip, image: &spec.image, options: &options, embedded };
+        let ip6 = super::network::bundle_ip6(&network.spec, spec.bundle_ip6)?;
+        let (slug, image) = (&spec.slug, spec.image.as_str());
+        let wish = Wish { slug, ip, ip6, image, options: &options, embedded };
         let _hold = self.hold_images()?;
         let (container, notes) = self.container(&network.spec, &wish, inherited)?;
         let mut host = self.host();
@@ -143,7 +147,7 @@ impl Engine {
         inherited: &impl Fn(&str) -> Option<String>,
     ) -> Result<(Container, Vec<String>), Error> {
         let image = self.find_image(wish.image, wish.embedded)?;
-        let place = Place { ip: wish.ip, internal: network.internal };
+        let place = Place { ip: wish.ip, ip6: wish.ip6, internal: network.policy.internal };
         let options = wish.options;
         let init = if options.run.init { Some(self.init_program(wish.embedded)?) } else { None };
         let reference = ImageRef { reference: image.reference, digest: image.digest };
@@ -273,9 +277,17 @@ impl Engine {
     ) -> Result<Vec<Resource>, Error> {
         let Some(slug) = slug else { return Ok(Vec::new()) };
         let network = self.config.prefix.network(slug);
-        let ip = port_rules::pinned_address(&name.veth())?.unwrap_or(Ipv4Addr::UNSPECIFIED);
+        let (ip, ip6) = port_rules::pinned_addresses(&name.veth())?;
+        let ip = ip.unwrap_or(Ipv4Addr::UNSPECIFIED);
         let spec = self.presumed_spec(&network)?;
-        Ok(plan::bundle(&spec, self.presumed_container(name, slug, ip), &self.config.netns))
+        let container = self.presumed_container(name, slug, ip);
+        let mut resources = plan::bundle(&spec, container, &self.config.netns);
+        for resource in &mut resources {
+            if let Resource::PortRules(rules) = resource {
+                rules.ip6 = ip6;
+            }
+        }
+        Ok(resources)
     }
 
     fn presumed_container(&self, name: &ContainerName, slug: &Slug, ip: Ipv4Addr) -> Container {
@@ -286,6 +298,7 @@ impl Engine {
             layers: Vec::new(),
             netns: plan::netns_path(&self.config.netns, name),
             ip,
+            ip6: None,
             internal: false,
             process: Process {
                 args: Vec::new(),
@@ -294,6 +307,7 @@ impl Engine {
                 user: String::new(),
             },
             volumes: Vec::new(),
+            tmpfs: Vec::new(),
             limits: Limits::default(),
             read_only: false,
             init: false,
@@ -366,6 +380,7 @@ fn check_file_system(root: &Path) -> Result<(), Error> {
 pub(super) struct Wish<'a> {
     pub(super) slug: &'a Slug,
     pub(super) ip: Ipv4Addr,
+    pub(super) ip6: Option<Ipv6Addr>,
     pub(super) image: &'a str,
     pub(super) options: &'a LaunchOptions,
     pub(super) embedded: Embedded,

@@ -10,7 +10,7 @@ use crate::names::NameError;
 use crate::net;
 use crate::oci;
 use crate::reconcile::{ApplyError, RemoveError};
-use crate::spec::AddressError;
+use crate::spec::{AddressError, AddressError6};
 use crate::state::StateError;
 
 /// An error of a verb.
@@ -23,12 +23,26 @@ pub enum Error {
     /// Addresses that cannot be.
     #[error(transparent)]
     Address(#[from] AddressError),
+    /// An IPv6 subnet, gateway or IP that cannot be.
+    #[error(transparent)]
+    Address6(#[from] AddressError6),
     /// A wish that makes no container.
     #[error(transparent)]
     Launch(#[from] LaunchError),
     /// An image.
     #[error(transparent)]
     Image(#[from] oci::StoreError),
+    /// A registry.
+    #[error(transparent)]
+    Registry(#[from] oci::RegistryError),
+    /// The store lacks an image, and it could not be fetched.
+    #[error("image {name:?} is not in the store and cannot be pulled")]
+    NotPulled {
+        /// What was asked for.
+        name: String,
+        /// Why not.
+        source: Box<oci::RegistryError>,
+    },
     /// A container.
     #[error(transparent)]
     Runtime(#[from] oci::RuntimeError),
@@ -179,8 +193,15 @@ impl Classify for Error {
         match self {
             Self::Name(_) => ErrorKind::Usage,
             Self::Address(e) => e.kind(),
+            Self::Address6(e) => e.kind(),
             Self::Launch(e) => e.kind(),
             Self::Image(e) => e.kind(),
+            Self::Registry(e) => e.kind(),
+            // Whatever keeps the registry from answering: what the verb needs is not there.
+            Self::NotPulled { source, .. } => match source.kind() {
+                ErrorKind::Failed => ErrorKind::NotFound,
+                kind => kind,
+            },
             Self::Runtime(e) => e.kind(),
             Self::Net(e) => e.kind(),
             Self::State(e) => e.kind(),
@@ -204,8 +225,11 @@ impl Classify for Error {
         match self {
             Self::Name(_) => None,
             Self::Address(e) => e.hint(),
+            Self::Address6(e) => e.hint(),
             Self::Launch(e) => e.hint(),
             Self::Image(e) => e.hint(),
+            Self::Registry(e) => e.hint(),
+            Self::NotPulled { source, .. } => source.hint(),
             Self::Runtime(e) => e.hint(),
             Self::Net(e) => e.hint(),
             Self::State(e) => e.hint(),

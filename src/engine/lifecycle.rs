@@ -46,19 +46,21 @@ impl Engine {
     pub fn wait(&self, slug: &Slug) -> Result<i32, Error> {
         let container = self.container_of(slug)?;
         let name = container.name.to_string();
-        match ContainerState::read(&container.state)? {
+        let process = match ContainerState::read(&container.state)? {
             ContainerState::NotStarted => {
                 return Err(RuntimeError::NotRunning { container: name }.into());
             }
             ContainerState::Exited(_, Some(Ended { exit_code, .. })) => return Ok(exit_code),
-            ContainerState::Exited(_, None) => {}
+            ContainerState::Exited(_, None) => None,
             ContainerState::Running(started) => {
-                if let Some(process) = open(&container, &started)? {
+                let process = open(&container, &started)?;
+                if let Some(process) = &process {
                     let ended = process.wait(None);
                     ended.map_err(process_error("wait for", &container, &started))?;
                 }
+                process
             }
-        }
+        };
         let deadline = Instant::now() + MONITOR_PATIENCE;
         let mut pause = Duration::from_micros(200);
         loop {
@@ -66,12 +68,16 @@ impl Engine {
             if let ContainerState::Exited(_, Some(Ended { exit_code, .. })) = state {
                 return Ok(exit_code);
             }
+            // The directory may be removed already, with what the monitor wrote.
+            if let Some(exit_code) = process.as_ref().and_then(ProcessHandle::exit_code) {
+                return Ok(exit_code);
+            }
             let gone = !matches!(state, ContainerState::Exited(..));
             if gone || Instant::now() >= deadline {
                 return Err(RuntimeError::ExitCodeLost { container: name }.into());
             }
             std::thread::sleep(pause);
-            pause = (pause * 2).min(Duration::from_millis(5));
+            pause = (pause * 2).min(Duration::from_millis(1));
         }
     }
 

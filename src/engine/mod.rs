@@ -10,15 +10,18 @@ mod error;
 mod images;
 mod lifecycle;
 mod network;
+mod pull;
 mod ready;
 mod view;
 
 use std::path::Path;
+use std::sync::Arc;
 
 use crate::config::Config;
 use crate::fsutil::LockFile;
 use crate::host::KernelHost;
 use crate::names::{ContainerName, NetworkName};
+use crate::oci::registry::{Progress, Quiet};
 use crate::state::State;
 use crate::{privileges, reconcile};
 
@@ -34,6 +37,7 @@ pub use self::view::{BottleState, BottleStatus, Listing, NetworkStatus};
 pub struct Engine {
     config: Config,
     state: State,
+    progress: Arc<dyn Progress>,
 }
 
 impl Engine {
@@ -48,7 +52,13 @@ impl Engine {
             ..config
         };
         let state = State::new(&config.state);
-        Self { config, state }
+        Self { config, state, progress: Arc::new(Quiet) }
+    }
+
+    /// The same engine; `progress` is told how images are pulled.
+    #[must_use]
+    pub fn with_progress(self, progress: Arc<dyn Progress>) -> Self {
+        Self { progress, ..self }
     }
 
     /// The settings.

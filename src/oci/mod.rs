@@ -1,6 +1,7 @@
 //! Images and containers: the store, the unpacked layers, the runtime specification, libcontainer.
 
 mod archive;
+mod bounded;
 pub mod capabilities;
 pub(crate) mod cgroup;
 pub(crate) mod container;
@@ -13,6 +14,7 @@ mod executor;
 #[cfg(test)]
 mod fixture;
 pub(crate) mod freezer;
+pub mod healthcheck;
 pub mod helper;
 pub mod identity;
 mod image_config;
@@ -23,7 +25,9 @@ pub mod log_opts;
 mod manifest;
 pub mod process;
 pub mod reference;
+pub mod registry;
 mod rootfs;
+pub mod rootfs_image;
 mod runtime;
 mod runtime_error;
 pub mod runtime_spec;
@@ -34,9 +38,13 @@ pub mod spec;
 pub mod status;
 pub mod store;
 mod terminal;
+pub mod transport;
+mod tree_tar;
 pub mod unpack;
 pub mod user;
+mod variant;
 pub mod volume;
 
 pub use self::error::StoreError;
+pub use self::registry::RegistryError;
 pub use self::runtime_error::RuntimeError;

@@ -4,6 +4,7 @@
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
+use super::spec::Volume;
 use crate::error::{Classify, ErrorKind};
 
 /// A volume as asked for: the source is absolute but may still hold symbolic links.
@@ -138,6 +139,42 @@ pub fn check(volumes: &[VolumeArg]) -> Result<(), VolumeError> {
     }
 }
 
+/// Where an image's own volumes (`VOLUME`) get a file system: cleaned, sorted, each once. Left out is
+/// what a volume of the user's covers or lies in, what lies in another one of the image's, and what
+/// no mount may touch.
+pub fn of_image(declared: &[String], taken: &[Volume]) -> Vec<PathBuf> {
+    let mut places: Vec<PathBuf> = declared.iter().map(|text| cleaned(text)).collect();
+    // A directory comes before what is in it.
+    places.sort();
+    let mut kept: Vec<PathBuf> = Vec::new();
+    for place in places {
+        let covered = |volume: &Volume| {
+            place.starts_with(&volume.destination) || volume.destination.starts_with(&place)
+        };
+        let nested = kept.iter().any(|outer| place.starts_with(outer));
+        if !nested && reserved(&place).is_none() && !taken.iter().any(covered) {
+            kept.push(place);
+        }
+    }
+    kept
+}
+
+/// A path from the root without `.` and `..`, by its text alone.
+fn cleaned(text: &str) -> PathBuf {
+    let mut path = PathBuf::from("/");
+    for part in text.split('/') {
+        match part {
+            "" | "." => {}
+            ".." => {
+                // The root's parent is the root.
+                path.pop();
+            }
+            part => path.push(part),
+        }
+    }
+    path
+}
+
 fn normalised(destination: &str, volume: &str) -> Result<PathBuf, VolumeError> {
     let mut path = PathBuf::from("/");
     for component in destination.split('/') {
@@ -253,6 +290,33 @@ mod tests {
             }
         }
         assert!(matches!(parse("/a:/b:ro,rw"), Err(VolumeError::Contradiction { .. })));
+    }
+
+    #[test]
+    fn an_images_volumes_leave_the_users_alone() {
+        let taken = ["/srv/x", "/given"].map(|destination| Volume {
+            source: "/s".into(),
+            destination: destination.into(),
+            read_only: false,
+        });
+        let declared = [
+            "/var/lib/db",
+            "var/cache/../log/",
+            "/var/lib/db/sub",
+            "/var/lib/db",
+            "/var/lib/db2",
+            "/given",
+            "/given/sub",
+            "/srv",
+            "/",
+            "..",
+            "/proc/sys",
+            "/dev",
+            "/dev/null",
+        ];
+        let found = of_image(&declared.map(str::to_owned), &taken);
+        let want = ["/var/lib/db", "/var/lib/db2", "/var/log"].map(PathBuf::from);
+        assert_eq!(found, want);
     }
 
     #[test]

@@ -47,6 +47,28 @@ fn wait_prints_the_exit_code() {
     down(&host, "demo");
 }
 
+/// Whether a process holds the handle of another one.
+fn has_pidfd(pid: u32) -> bool {
+    let descriptors = fs::read_dir(format!("/proc/{pid}/fd")).into_iter().flatten().flatten();
+    let mut links = descriptors.filter_map(|entry| fs::read_link(entry.path()).ok());
+    links.any(|link| link.to_string_lossy().contains("pidfd"))
+}
+
+#[test]
+fn wait_sees_a_bottle_that_is_taken_down() {
+    let host = with_image(TestHost::new());
+    for (flags, code) in [(&[][..], "0"), (&["-f"], "137")] {
+        let script = "trap 'exit 0' TERM; echo ready; while :; do sleep 0.1; done";
+        up(&host, &["demo", "--image", "test-busybox", "--", "sh", "-c", script]);
+        await_logged(&host, "ready\n");
+        let mut waiting = host.spawn_carboy(&["wait", "demo"]);
+        assert!(poll(Duration::from_secs(10), || waiting.pid().is_some_and(has_pidfd)));
+        host.carboy(&[&["down"], flags, &["demo"]].concat()).ok();
+        assert_eq!(waiting.lines().collect::<Vec<_>>(), [code]);
+        assert_eq!(waiting.wait(), Some(0));
+    }
+}
+
 #[test]
 fn kill_sends_any_signal_and_sigkill_by_default() {
     let script = "for s in HUP USR1 36; do trap \"echo got $s\" $s; done; echo ready; \

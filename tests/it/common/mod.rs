@@ -8,6 +8,7 @@ pub(crate) mod leaks;
 pub(crate) mod netns;
 pub(crate) mod output;
 pub(crate) mod pty;
+pub(crate) mod registry;
 pub(crate) mod spawned;
 pub(crate) mod uplink;
 
