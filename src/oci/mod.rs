@@ -14,6 +14,8 @@ mod executor;
 #[cfg(test)]
 mod fixture;
 pub(crate) mod freezer;
+#[doc(hidden)]
+pub mod fuzzing;
 pub mod healthcheck;
 pub mod helper;
 pub mod identity;

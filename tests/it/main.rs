@@ -9,11 +9,13 @@ mod common;
 
 mod bad_input;
 mod crash;
+mod differential;
 mod exec_life;
 mod exec_logs;
 mod exec_terminal;
 mod hardship;
 mod harness;
+mod hostile;
 mod idempotency;
 mod image_config;
 mod images;
