@@ -12,6 +12,7 @@ use crate::config::Config;
 use crate::error::{Classify, ErrorKind};
 use crate::names::Slug;
 use crate::oci::limits::{self, LimitError};
+use crate::oci::log_opts::{self, LogOptionError};
 use crate::oci::process::{self, Overrides, ProcessError};
 use crate::oci::signal::{self, SignalError};
 use crate::oci::spec::{Container, ImageRef, Limits, Volume};
@@ -45,6 +46,9 @@ pub enum LaunchError {
     /// A bound.
     #[error(transparent)]
     Limit(#[from] LimitError),
+    /// A bound of the log.
+    #[error(transparent)]
+    Log(#[from] LogOptionError),
     /// The image's stop signal.
     #[error(transparent)]
     Signal(#[from] SignalError),
@@ -85,6 +89,7 @@ impl Classify for LaunchError {
             Self::Process(e) => e.kind(),
             Self::Volume(e) => e.kind(),
             Self::Limit(e) => e.kind(),
+            Self::Log(e) => e.kind(),
             Self::Signal(e) => e.kind(),
             Self::UnknownDaemon { .. } | Self::ImageVolumes { .. } => ErrorKind::Invalid,
             Self::NoVolumeSource { .. } => ErrorKind::NotFound,
@@ -97,6 +102,7 @@ impl Classify for LaunchError {
             Self::Process(e) => e.hint(),
             Self::Volume(e) => e.hint(),
             Self::Limit(e) => e.hint(),
+            Self::Log(e) => e.hint(),
             Self::Signal(e) => e.hint(),
             Self::NoVolumeSource { .. } => {
                 Some("carboy makes no directory on the host: create it first".to_owned())
@@ -178,6 +184,7 @@ pub(crate) fn container(
         read_only: options.run.read_only,
         init: options.run.init,
         stop_signal,
+        log: log_opts::parse(&options.run.log_opts)?,
         labels: options.run.labels.clone(),
     };
     Ok((container, unset.iter().map(|name| process::left_out(name)).collect()))
@@ -273,6 +280,7 @@ pub(crate) fn differences(there: &Container, wanted: &Container) -> Vec<String> 
     differ("volumes", volume_list(there), volume_list(wanted));
     differ("image's volumes", format!("{:?}", there.tmpfs), format!("{:?}", wanted.tmpfs));
     differ("limits", limit_list(&there.limits), limit_list(&wanted.limits));
+    differ("log", log_list(there), log_list(wanted));
     differ("read-only root", there.read_only.to_string(), wanted.read_only.to_string());
     differ("init", there.init.to_string(), wanted.init.to_string());
     differ("labels", format!("{:?}", there.labels), format!("{:?}", wanted.labels));
@@ -298,6 +306,10 @@ fn volume_list(container: &Container) -> String {
     let mut all: Vec<String> = container.volumes.iter().map(one).collect();
     all.sort();
     format!("[{}]", all.join(" "))
+}
+
+fn log_list(container: &Container) -> String {
+    format!("{} files of {} bytes", container.log.max_files, container.log.max_size)
 }
 
 fn limit_list(limits: &Limits) -> String {

@@ -272,6 +272,8 @@ pub struct RunOptions {
     pub workdir: Option<String>,
     /// Bounds.
     pub limits: LimitOptions,
+    /// `max-size=10m` and `max-file=3`, as Docker writes them: the bounds of the log.
+    pub log_opts: Vec<String>,
     /// Free text for the user.
     pub labels: BTreeMap<String, String>,
     /// The root file system cannot be written.

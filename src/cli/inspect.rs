@@ -59,6 +59,7 @@ fn launch(container: &Container, show_secrets: bool) -> Value {
         "volumes": container.volumes,
         "tmpfs": container.tmpfs,
         "labels": container.labels,
+        "log": container.log,
         "read_only": container.read_only,
         "init": container.init,
         "stop_signal": container.stop_signal,

@@ -69,6 +69,9 @@ pub(super) struct LaunchArgs {
     /// Run this program of the image instead of its entrypoint and command
     #[arg(long, value_name = "PROGRAM")]
     entrypoint: Option<String>,
+    /// Bound the log: max-size=10m (of a file), max-file=3
+    #[arg(long, value_name = "KEY=VALUE")]
+    log_opt: Vec<String>,
     /// Note something about the bundle
     #[arg(long, value_name = "KEY=VALUE")]
     label: Vec<String>,
@@ -97,6 +100,7 @@ impl LaunchArgs {
             user: self.user,
             workdir: self.workdir,
             limits: LimitOptions { memory: self.memory, pids: self.pids_limit, cpus: self.cpus },
+            log_opts: self.log_opt,
             labels,
             read_only: self.read_only,
             init: self.init,

@@ -9,22 +9,28 @@ mod guest;
 mod guest_args;
 mod image;
 mod inspect;
+mod kill;
 mod launch_args;
 mod logs;
 mod name;
 mod network;
 mod network_args;
 mod output;
+mod pause;
 mod plan;
 mod port;
 mod progress;
 mod ps;
 mod reload;
+mod restart;
 mod settings;
 mod start;
 mod stop;
+mod terminal;
 mod up;
 mod verify;
+mod wait;
+mod when;
 
 use std::process::ExitCode;
 
@@ -52,6 +58,11 @@ enum Verb {
     Down(down::Args),
     Start(start::Args),
     Stop(stop::Args),
+    Restart(restart::Args),
+    Kill(kill::Args),
+    Pause(pause::PauseArgs),
+    Unpause(pause::UnpauseArgs),
+    Wait(wait::Args),
     Exec(exec::Args),
     Logs(logs::Args),
     Denied(denied::Args),
@@ -102,6 +113,11 @@ impl Verb {
             Self::Down(args) => args.run(engine, output),
             Self::Start(args) => args.run(engine, output),
             Self::Stop(args) => args.run(engine, output),
+            Self::Restart(args) => args.run(engine, output),
+            Self::Kill(args) => args.run(engine, output),
+            Self::Pause(args) => args.run(engine, output),
+            Self::Unpause(args) => args.run(engine, output),
+            Self::Wait(args) => args.run(engine, output),
             Self::Exec(args) => args.run(engine, output),
             Self::Logs(args) => args.run(engine, output),
             Self::Denied(args) => args.run(engine, output),

@@ -1,4 +1,4 @@
-//! Bundles: start, stop, exec, and what `up` and `down` need of them.
+//! Bundles: start, stop, and what `up` and `down` need of them.
 
 use std::fs;
 use std::net::{Ipv4Addr, Ipv6Addr};
@@ -12,10 +12,10 @@ use crate::launch::{self, LaunchImage, Place};
 use crate::names::{ContainerName, Slug};
 use crate::net::{nflog, port_rules};
 use crate::oci::feed::Feed;
-use crate::oci::helper::{ExecRequest, ExecStreams, Surroundings};
-use crate::oci::spec::{Container, ImageRef, Limits, Process};
+use crate::oci::helper::Surroundings;
+use crate::oci::spec::{Container, ImageRef, Limits, LogLimits, Process};
 use crate::oci::status::{ContainerState, Started};
-use crate::oci::{RuntimeError, cgroup, digest::Digest, etc_files, helper};
+use crate::oci::{RuntimeError, cgroup, digest::Digest, etc_files};
 use crate::plan;
 use crate::presence::Presence;
 use crate::reconcile::{self, Expect, Transaction};
@@ -182,11 +182,8 @@ impl Engine {
     ) -> Result<Placed, Error> {
         let name = container.name.clone();
         let state = container.state.clone();
-        let (resolv_conf, note) = resolv_conf(container.ip6.is_some(), container.internal);
-        let feed = network
-            .log_group
-            .map(|group| Feed { protocol: nflog::PROTOCOL, setup: nflog::setup(group) });
-        host.surroundings = Surroundings { resolv_conf, feed };
+        let (surroundings, note) = surroundings(&container, network.log_group);
+        host.surroundings = surroundings;
         host.netns = super::verify::live_netns(&container)?;
         let mut record = BundleRecord {
             phase: Phase::Applying,
@@ -329,6 +326,7 @@ impl Engine {
             init: false,
             ready_ports: Vec::new(),
             stop_signal: libc::SIGTERM,
+            log: LogLimits::default(),
             labels: std::collections::BTreeMap::new(),
             storage: self.config.storage(name),
             state: plan::run_dir(&self.config.state, name),
@@ -348,22 +346,6 @@ impl Engine {
             ContainerState::Running(started) => Ok((container.clone(), started)),
             _ => Err(RuntimeError::NotRunning { container: name.to_string() }.into()),
         }
-    }
-
-    /// Runs a command in the bundle and waits for it; its exit code, or 128 + the signal that
-    /// ended it.
-    ///
-    /// # Errors
-    /// There is no such bottle, it does not run, or the command cannot be run.
-    pub fn exec(
-        &self,
-        slug: &Slug,
-        request: ExecRequest,
-        streams: ExecStreams,
-    ) -> Result<helper::ExecCode, Error> {
-        Self::require_command_privileges()?;
-        let (container, started) = self.running(slug)?;
-        Ok(helper::exec(&self.config.helper, &container, &started, request, streams)?)
     }
 }
 
@@ -415,6 +397,17 @@ pub(super) struct Wish<'a> {
     pub(super) image: &'a str,
     pub(super) options: &'a LaunchOptions,
     pub(super) embedded: Embedded,
+}
+
+/// What the container gets from the host as it is now, and what the user should know about it.
+pub(super) fn surroundings(
+    container: &Container,
+    log_group: Option<u16>,
+) -> (Surroundings, Option<String>) {
+    let (resolv_conf, note) = resolv_conf(container.ip6.is_some(), container.internal);
+    let feed =
+        log_group.map(|group| Feed { protocol: nflog::PROTOCOL, setup: nflog::setup(group) });
+    (Surroundings { resolv_conf, feed }, note)
 }
 
 /// The content of the bundle's resolver configuration, from the host's.

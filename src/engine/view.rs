@@ -9,6 +9,7 @@ use super::{Engine, Error};
 use crate::names::{NetworkName, Slug};
 use crate::net::drops::{self, Drops};
 use crate::net::policy::NetworkPolicy;
+use crate::oci::freezer;
 use crate::oci::helper::monitor::log_dir;
 use crate::oci::log::{LOG_FILE, LogReader};
 use crate::oci::runtime_spec::DEFAULT_PIDS;
@@ -37,6 +38,8 @@ pub enum BottleState {
     Created,
     /// It runs.
     Running,
+    /// It runs, and its processes are stopped for a while.
+    Paused,
     /// It has ended.
     Exited,
     /// There is a network, and no container.
@@ -48,6 +51,7 @@ impl std::fmt::Display for BottleState {
         f.write_str(match self {
             Self::Created => "created",
             Self::Running => "running",
+            Self::Paused => "paused",
             Self::Exited => "exited",
             Self::Absent => "absent",
         })
@@ -216,7 +220,10 @@ impl Engine {
             match ContainerState::read(&container.state)? {
                 ContainerState::NotStarted => status.state = BottleState::Created,
                 ContainerState::Running(started) => {
-                    status.state = BottleState::Running;
+                    status.state = match freezer::is_frozen(&container.name)? {
+                        false => BottleState::Running,
+                        true => BottleState::Paused,
+                    };
                     status.pid = Some(started.init.pid);
                     status.started_at = Some(started.started_at);
                 }

@@ -78,6 +78,11 @@ impl Hierarchy {
         }
         !self.unified && controllers.split(',').all(|c| self.options.iter().any(|o| o == c))
     }
+
+    /// Whether a monitor has a group of its own in it: systemd ends units by it.
+    fn is_monitors(&self) -> bool {
+        self.unified || self.options.iter().any(|o| o == "name=systemd")
+    }
 }
 
 fn hierarchies() -> Result<Vec<Hierarchy>, PathError> {
@@ -136,7 +141,7 @@ pub(crate) fn join_monitor_group(name: &ContainerName) {
     let Ok(hierarchies) = hierarchies() else { return };
     let group = monitor_path(name);
     for hierarchy in hierarchies {
-        let of_its_own = hierarchy.unified || hierarchy.options.iter().any(|o| o == "name=systemd");
+        let of_its_own = hierarchy.is_monitors();
         let directory = match of_its_own {
             true => below(&hierarchy.mount, &group),
             // A controller of version 1: no group, only not the caller's, which could not be
@@ -147,6 +152,23 @@ pub(crate) fn join_monitor_group(name: &ContainerName) {
         if of_its_own {
             let _ = fs::create_dir(&directory);
         }
+        let _ = fs::write(directory.join("cgroup.procs"), std::process::id().to_string());
+    }
+}
+
+/// Moves this process, which is about to run a command in the container, where that container's own
+/// processes were born: into the monitor's group. Its other groups are left to it, or, if it is to
+/// outlive its caller, exchanged for the root's. Best effort, as [`join_monitor_group`].
+pub(crate) fn follow_monitor(name: &ContainerName, outlives_caller: bool) {
+    let Ok(hierarchies) = hierarchies() else { return };
+    let group = monitor_path(name);
+    for hierarchy in hierarchies {
+        let directory = match hierarchy.is_monitors() {
+            true => below(&hierarchy.mount, &group),
+            false if outlives_caller => hierarchy.mount,
+            false => continue,
+        };
+        // It is not made: where it is gone the container is about to go.
         let _ = fs::write(directory.join("cgroup.procs"), std::process::id().to_string());
     }
 }
@@ -167,6 +189,23 @@ fn directories(group: &Path) -> Result<Vec<PathBuf>, PathError> {
     all.sort();
     all.dedup();
     Ok(all)
+}
+
+/// The directory of the group in the hierarchy by which its processes can be stopped for a while,
+/// and whether that is of version 2. `None` if there is none: in hybrid mode without version 1's
+/// freezer the container has no group of version 2 to itself.
+///
+/// # Errors
+/// If the mount table cannot be read.
+pub(crate) fn freezer_directory(
+    name: &ContainerName,
+) -> Result<Option<(PathBuf, bool)>, PathError> {
+    let root = Path::new("/sys/fs/cgroup");
+    let all = hierarchies()?;
+    let only = all.iter().rfind(|h| h.mount == root).filter(|h| h.unified);
+    let v1 = || all.iter().find(|h| !h.unified && h.options.iter().any(|o| o == "freezer"));
+    let found = only.or_else(v1).map(|h| (below(&h.mount, &path(name)), h.unified));
+    Ok(found.filter(|(directory, _)| directory.is_dir()))
 }
 
 /// Whether anything of the group exists.
@@ -234,6 +273,14 @@ fn kill_all(directory: &Path) -> Result<(), PathError> {
             && still_member(&procs, pid)
         {
             handle.signal(libc::SIGKILL).at("kill process of", &procs)?;
+        }
+    }
+    // Version 1: what is stopped does not die before it goes on.
+    let state = directory.join("freezer.state");
+    if state.exists() {
+        match fs::write(&state, "THAWED") {
+            Err(e) if gone(&e) => {}
+            other => other.at("write", &state)?,
         }
     }
     Ok(())

@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 use rustix::fs::{FlockOperation, flock};
 
 use super::cgroup;
+use super::freezer;
 use super::helper::Surroundings;
 use super::helper::monitor::{LOCK_FILE, log_dir};
 use super::helper::{HelperBinary, PreparedMonitor, StartRequest};
@@ -43,7 +44,7 @@ pub(crate) fn create(
         other => other.at("create directory", &container.state)?,
     }
     let had_log = log_dir(container).exists();
-    let started = launch(container, binary, prepared, surroundings);
+    let started = launch(container, binary, prepared, surroundings, Layer::New);
     if started.is_err() {
         // The first error is the one to tell; what is left here is found again by `remove`. A log
         // from before tells why it is started anew, and stays.
@@ -60,8 +61,12 @@ fn launch(
     binary: &HelperBinary,
     prepared: Option<PreparedMonitor>,
     surroundings: &Surroundings,
+    layer: Layer,
 ) -> Result<Started, RuntimeError> {
-    make_storage(container)?;
+    if layer == Layer::New {
+        remove_writable_layer(container)?;
+    }
+    fsutil::create_private_dir(&log_dir(container))?;
     let monitor = match prepared {
         Some(monitor) => monitor,
         None => PreparedMonitor::spawn(binary, &container.name)?,
@@ -71,11 +76,12 @@ fn launch(
     monitor.start(&StartRequest { container, surroundings, start_id })
 }
 
-/// A new writable layer; the log goes on.
-fn make_storage(container: &Container) -> Result<(), RuntimeError> {
-    remove_writable_layer(container)?;
-    fsutil::create_private_dir(&log_dir(container))?;
-    Ok(())
+/// The writable layer of a start; the log goes on in any case.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Layer {
+    New,
+    /// What the last run wrote is there again.
+    Kept,
 }
 
 /// What a start before left there, perhaps before a reboot.
@@ -104,6 +110,8 @@ pub(crate) fn observe(container: &Container) -> Result<Presence, RuntimeError> {
             } else if !is_locked(&container.state.join(LOCK_FILE))? {
                 // Nobody reads its output any more: whoever writes some is ended by SIGPIPE.
                 drift("running without its monitor".to_owned())
+            } else if freezer::is_frozen(&container.name)? {
+                drift("paused".to_owned())
             } else {
                 Presence::Present
             }
@@ -129,7 +137,8 @@ fn exists(container: &Container) -> Result<bool, RuntimeError> {
     Ok(container.state.exists() || cgroup::exists(&container.name)?)
 }
 
-/// Starts the container anew where it has ended or is half made; its log goes on.
+/// Starts the container anew where it has ended or is half made, and its log goes on; lets it go on
+/// where it is only paused.
 ///
 /// # Errors
 /// As [`create`]. The log is kept then, everything else is gone.
@@ -139,6 +148,9 @@ pub(crate) fn repair(
     prepared: Option<PreparedMonitor>,
     surroundings: &Surroundings,
 ) -> Result<(), RuntimeError> {
+    if freezer::thaw(&container.name)? && observe(container)? == Presence::Present {
+        return Ok(());
+    }
     end(container, Duration::ZERO)?;
     match create(container, binary, prepared, surroundings)? {
         Creation::Created => Ok(()),
@@ -148,6 +160,30 @@ pub(crate) fn repair(
             message: "somebody else starts it at the same time".to_owned(),
         }),
     }
+}
+
+/// Ends the container, its stop signal first and SIGKILL after `grace`, and starts it again with
+/// its writable layer and its log; it runs when this returns.
+///
+/// # Errors
+/// What could not be ended, or what the monitor reported. Nothing of the container runs then.
+pub(crate) fn restart(
+    container: &Container,
+    binary: &HelperBinary,
+    surroundings: &Surroundings,
+    grace: Duration,
+) -> Result<Started, RuntimeError> {
+    end_run(container, grace)?;
+    DirBuilder::new()
+        .mode(0o700)
+        .create(&container.state)
+        .at("create directory", &container.state)?;
+    let started = launch(container, binary, None, surroundings, Layer::Kept);
+    if started.is_err() {
+        // The first error is the one to tell; what is left here is found again by `remove`.
+        let _ = end_run(container, Duration::ZERO);
+    }
+    started
 }
 
 /// Stops the container, its stop signal first and SIGKILL after `grace`, and removes all it has:
@@ -167,6 +203,12 @@ pub(crate) fn remove(container: &Container, grace: Duration) -> Result<Removal, 
 /// Ends all processes of the container and removes everything but its log; true if there was
 /// anything.
 fn end(container: &Container, grace: Duration) -> Result<bool, RuntimeError> {
+    let had_run = end_run(container, grace)?;
+    Ok(remove_writable_layer(container)? || had_run)
+}
+
+/// The same, but for the writable layer as well.
+fn end_run(container: &Container, grace: Duration) -> Result<bool, RuntimeError> {
     let mut had_group = false;
     let lock = container.state.join(LOCK_FILE);
     let deadline = Instant::now() + MONITOR_PATIENCE;
@@ -190,9 +232,7 @@ fn end(container: &Container, grace: Duration) -> Result<bool, RuntimeError> {
         pause = (pause * 2).min(Duration::from_millis(5));
     }
     had_group |= cgroup::remove_monitor_group(&container.name)?;
-    let had_state = fsutil::remove_tree(&container.state)?;
-    let had_layer = remove_writable_layer(container)?;
-    Ok(had_group || had_state || had_layer)
+    Ok(fsutil::remove_tree(&container.state)? || had_group)
 }
 
 fn process_error(
@@ -215,6 +255,11 @@ fn stop(container: &Container, started: &Started, grace: Duration) -> Result<(),
         && notices(pid, container.stop_signal)
         // A signal that cannot be sent is no reason not to kill.
         && process.signal(container.stop_signal).unwrap_or(false);
+    // Paused processes take a signal when they go on, SIGKILL included (version 1).
+    if !asked {
+        process.signal(libc::SIGKILL).map_err(process_error("kill", container, pid))?;
+    }
+    freezer::thaw(&container.name)?;
     if asked && wait(&process, grace)? {
         return Ok(());
     }

@@ -40,6 +40,8 @@ pub(crate) struct BundleExecutor {
     pub(crate) filters: Vec<BpfProgram>,
     /// It dies with the process that started it.
     pub(crate) dies_with_parent: bool,
+    /// Its standard input is a terminal, which becomes the one its session is controlled by.
+    pub(crate) terminal: bool,
     /// Where a failure is told. It closes when the program runs: the start is then complete.
     pub(crate) report: RawFd,
 }
@@ -69,6 +71,14 @@ impl BundleExecutor {
         if self.dies_with_parent {
             nix::sys::prctl::set_pdeathsig(Signal::SIGKILL)
                 .map_err(|e| format!("bind to the parent: {e}"))?;
+            // A parent outside of this PID namespace is 0, one that has died is not.
+            if nix::unistd::getppid().as_raw() != 0 {
+                return Err("its parent has died".to_owned());
+            }
+        }
+        if self.terminal {
+            rustix::process::ioctl_tiocsctty(rustix::stdio::stdin())
+                .map_err(|e| format!("take the terminal: {e}"))?;
         }
         seccomp::install(&self.filters).map_err(|e| format!("install the seccomp filter: {e}"))?;
         match nix::unistd::execve(&program, &args, &env) {

@@ -15,10 +15,11 @@ use netlink_sys::{Socket, SocketAddr};
 use serde::{Deserialize, Serialize};
 
 use super::log::{LogReader, LogWriter};
+use super::spec::LogLimits;
 use crate::fsutil::{self, PathError};
 
 /// A file of it that has reached this many bytes is rotated.
-const MAX_SIZE: u64 = 256 << 10;
+const LIMITS: LogLimits = LogLimits { max_size: 256 << 10, max_files: 3 };
 
 /// A datagram longer than this is none that is waited for.
 const MAX_DATAGRAM: usize = 4 << 10;
@@ -65,7 +66,7 @@ impl Listener {
     pub(super) fn new(feed: &Feed, log: &Path) -> Result<Self, PathError> {
         let directory = directory(log);
         fsutil::create_private_dir(&directory)?;
-        let log = LogWriter::with_size(&directory, MAX_SIZE)?;
+        let log = LogWriter::open(&directory, LIMITS)?;
         let mut listener = Self { feed: feed.clone(), socket: None, attempts: ATTEMPTS, log };
         listener.try_again();
         Ok(listener)
@@ -107,8 +108,7 @@ impl Listener {
             }
         }
         if !lines.is_empty() {
-            // A full disk must not stop the bundle: what cannot be written is lost.
-            let _ = self.log.write(&lines);
+            self.log.write(&lines, time);
         }
     }
 }

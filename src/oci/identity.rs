@@ -65,24 +65,26 @@ impl ProcessHandle {
     /// # Errors
     /// What the kernel said, but for a process that is gone.
     pub fn signal(&self, signal: i32) -> io::Result<bool> {
-        // By number: the safe wrappers know no real-time signals, and images ask for those.
-        // SAFETY: the descriptor is open, and no structure is passed.
-        let result = unsafe {
-            libc::syscall(
-                libc::SYS_pidfd_send_signal,
-                self.pidfd.as_raw_fd(),
-                signal,
-                std::ptr::null::<libc::siginfo_t>(),
-                0,
-            )
-        };
-        match result {
-            0 => Ok(true),
-            _ => match io::Error::last_os_error() {
-                e if e.raw_os_error() == Some(libc::ESRCH) => Ok(false),
-                e => Err(e),
-            },
+        send_signal(self.pidfd.as_fd(), signal)
+    }
+
+    /// How the process ended: its exit code, or 128 + the signal that ended it. `None` while it is
+    /// not reaped, and before Linux 6.15, which cannot tell.
+    pub fn exit_code(&self) -> Option<i32> {
+        let mut info = PidfdInfo { mask: PIDFD_INFO_EXIT, ..PidfdInfo::default() };
+        // SAFETY: the descriptor is open, and the request's number says how large the structure is
+        // that the kernel may write to.
+        let result =
+            unsafe { libc::ioctl(self.pidfd.as_raw_fd(), PIDFD_GET_INFO as _, &raw mut info) };
+        if result != 0 || info.mask & PIDFD_INFO_EXIT == 0 {
+            return None;
         }
+        let status = info.exit_code;
+        Some(if libc::WIFSIGNALED(status) {
+            128 + libc::WTERMSIG(status)
+        } else {
+            libc::WEXITSTATUS(status)
+        })
     }
 
     /// Waits until the process has ended (a zombie has), or for as long as `timeout`; true if it
@@ -105,6 +107,45 @@ impl ProcessHandle {
                 Ok(n) => return Ok(n > 0),
             }
         }
+    }
+}
+
+/// The first version of `struct pidfd_info` (`linux/pidfd.h`).
+#[derive(Default)]
+#[repr(C)]
+struct PidfdInfo {
+    mask: u64,
+    cgroup_id: u64,
+    ids: [u32; 11],
+    exit_code: i32,
+}
+
+/// `PIDFD_GET_INFO`: `_IOWR(0xff, 11, struct pidfd_info)`.
+const PIDFD_GET_INFO: u32 = 3 << 30 | (size_of::<PidfdInfo>() as u32) << 16 | 0xff << 8 | 11;
+
+/// Asks for the exit code, and says that it is there.
+const PIDFD_INFO_EXIT: u64 = 1 << 3;
+
+/// Sends a signal through a pidfd; true if the process was still there.
+///
+/// By number: the safe wrappers know no real-time signals, and images ask for those.
+pub(crate) fn send_signal(pidfd: BorrowedFd<'_>, signal: i32) -> io::Result<bool> {
+    // SAFETY: the descriptor is open, and no structure is passed.
+    let result = unsafe {
+        libc::syscall(
+            libc::SYS_pidfd_send_signal,
+            pidfd.as_raw_fd(),
+            signal,
+            std::ptr::null::<libc::siginfo_t>(),
+            0,
+        )
+    };
+    match result {
+        0 => Ok(true),
+        _ => match io::Error::last_os_error() {
+            e if e.raw_os_error() == Some(libc::ESRCH) => Ok(false),
+            e => Err(e),
+        },
     }
 }
 
@@ -142,5 +183,20 @@ mod tests {
         }
         assert!(identity.open().unwrap().is_none());
         child.wait().unwrap();
+    }
+
+    #[test]
+    fn the_kernel_tells_how_a_process_ended() {
+        for (script, code) in [("read x; exit 7", 7), ("read x; kill -9 $$", 128 + 9)] {
+            let mut shell = std::process::Command::new("sh");
+            let stdin = std::process::Stdio::piped();
+            let mut child = shell.args(["-c", script]).stdin(stdin).spawn().unwrap();
+            let identity = ProcessIdentity::of(child.id().cast_signed()).unwrap();
+            let handle = identity.open().unwrap().unwrap();
+            assert_eq!(handle.exit_code(), None);
+            child.wait().unwrap();
+            // Older kernels cannot tell.
+            assert!(handle.exit_code().is_none_or(|told| told == code), "{:?}", handle.exit_code());
+        }
     }
 }

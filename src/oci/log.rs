@@ -3,22 +3,28 @@
 //! One line of output is one line here, in the form Kubernetes' container runtimes use (CRI):
 //! `<RFC 3339 time> <stdout|stderr> <F|P> <bytes>`, where P marks a piece of a line that goes on.
 //! The bytes are kept as they came. When a file reaches its size it becomes `.1`, what was `.1`
-//! becomes `.2`, and the oldest goes: a bundle's log never takes more than
-//! `MAX_SIZE × (ROTATED + 1)` bytes.
+//! becomes `.2`, and the oldest goes, unless somebody is reading it: a reader has a shared lock
+//! (flock(2)) on its file, and what it has not read yet stays for a while. So a log takes no more
+//! than [`LogLimits::max_size`] times [`LogLimits::max_files`] bytes, and while it is read no more
+//! than that and [`SURPLUS`], or as much again if that is more.
 
-use std::fs::{self, File, OpenOptions};
-use std::io::{self, BufRead, BufReader, Write};
-use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
+mod reader;
+mod writer;
+
+use std::fs;
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
-use crate::fsutil::{PathContext, PathError};
+pub use self::reader::LogReader;
+pub use self::writer::LogWriter;
+pub use super::spec::LogLimits;
 
 /// The newest file's name in the bundle's log directory.
 pub const LOG_FILE: &str = "bundle.log";
-/// A file that has reached this many bytes is rotated.
-pub const MAX_SIZE: u64 = 10 << 20;
-/// So many older files are kept.
-pub const ROTATED: u32 = 2;
+/// How many bytes beyond its bounds a log may keep for somebody who reads it.
+pub const SURPLUS: u64 = 16 << 20;
+/// The same as a number of files, for very small ones.
+const SURPLUS_FILES: u64 = 100;
 /// A line longer than this is written in pieces.
 const MAX_LINE: usize = 16 << 10;
 
@@ -46,6 +52,30 @@ fn file_path(dir: &Path, generation: u32) -> PathBuf {
         0 => dir.join(LOG_FILE),
         n => dir.join(format!("{LOG_FILE}.{n}")),
     }
+}
+
+/// The files that are there, the newest first: how many rotations ago, and the inode.
+///
+/// A rotation may be under way. It only ever moves a file on by one, the oldest first: looked at
+/// in this order none is overlooked, though one may be seen twice.
+fn generations(dir: &Path) -> Vec<(u32, u64)> {
+    // A rotation in progress leaves one gap, and one that was killed another.
+    const GAPS: u32 = 3;
+    let (mut found, mut gaps) = (Vec::new(), 0);
+    for generation in 0.. {
+        match fs::metadata(file_path(dir, generation)) {
+            Ok(file) => found.push((generation, file.ino())),
+            Err(_) if gaps == GAPS => break,
+            Err(_) => gaps += 1,
+        }
+    }
+    found
+}
+
+/// How many older files may stay for somebody who reads them, beyond those that always do.
+fn surplus_files(limits: LogLimits) -> u32 {
+    let files = (SURPLUS / limits.max_size.max(1)).min(SURPLUS_FILES);
+    limits.max_files.max(u32::try_from(files).unwrap_or(u32::MAX))
 }
 
 /// Splits what a stream brings into log lines.
@@ -99,63 +129,6 @@ impl LineSplitter {
     }
 }
 
-/// Writes whole lines and rotates.
-#[derive(Debug)]
-pub struct LogWriter {
-    dir: PathBuf,
-    file: File,
-    size: u64,
-    max_size: u64,
-}
-
-impl LogWriter {
-    /// Opens the log in `dir` and continues it.
-    ///
-    /// # Errors
-    /// What the file system said.
-    pub fn open(dir: &Path) -> Result<Self, PathError> {
-        Self::with_size(dir, MAX_SIZE)
-    }
-
-    /// The same with another size of its files.
-    pub(super) fn with_size(dir: &Path, max_size: u64) -> Result<Self, PathError> {
-        let path = file_path(dir, 0);
-        let file = OpenOptions::new()
-            .append(true)
-            .create(true)
-            .mode(0o600)
-            .open(&path)
-            .at("open", &path)?;
-        let size = file.metadata().at("stat", &path)?.len();
-        Ok(Self { dir: dir.to_owned(), file, size, max_size })
-    }
-
-    /// Appends whole lines.
-    ///
-    /// # Errors
-    /// What the file system said; the lines may then be written in part.
-    pub fn write(&mut self, lines: &[u8]) -> Result<(), PathError> {
-        if self.size > 0 && self.size + lines.len() as u64 > self.max_size {
-            self.rotate()?;
-        }
-        self.file.write_all(lines).at("write", &file_path(&self.dir, 0))?;
-        self.size += lines.len() as u64;
-        Ok(())
-    }
-
-    fn rotate(&mut self) -> Result<(), PathError> {
-        for generation in (0..ROTATED).rev() {
-            let from = file_path(&self.dir, generation);
-            match fs::rename(&from, file_path(&self.dir, generation + 1)) {
-                Err(e) if e.kind() == io::ErrorKind::NotFound => {}
-                other => other.at("rename", &from)?,
-            }
-        }
-        *self = Self::with_size(&self.dir, self.max_size)?;
-        Ok(())
-    }
-}
-
 /// One line of a log.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct LogLine {
@@ -180,89 +153,6 @@ impl LogLine {
         };
         let complete = parts.next()? == b"F";
         Some(Self { time, stream, complete, text: parts.next()?.to_vec() })
-    }
-}
-
-/// Reads a log from its oldest line on, across rotations.
-#[derive(Debug)]
-pub struct LogReader {
-    dir: PathBuf,
-    file: Option<BufReader<File>>,
-    /// A line of which only a part has been read.
-    pending: Vec<u8>,
-}
-
-impl LogReader {
-    /// A reader of the log in `dir`, which may not be there yet.
-    pub fn new(dir: impl Into<PathBuf>) -> Self {
-        Self { dir: dir.into(), file: None, pending: Vec::new() }
-    }
-
-    /// The next line; `None` at the end, where more may come later.
-    ///
-    /// # Errors
-    /// What the file system said.
-    pub fn next_line(&mut self) -> Result<Option<LogLine>, PathError> {
-        loop {
-            if self.file.is_none() {
-                self.file = self.open_oldest()?;
-            }
-            let Some(file) = &mut self.file else { return Ok(None) };
-            file.read_until(b'\n', &mut self.pending).at("read", &self.dir)?;
-            if self.pending.last() == Some(&b'\n') {
-                self.pending.pop();
-                let line = LogLine::parse(&self.pending);
-                self.pending.clear();
-                // A line that is none was cut by a crash: the next one is whole again.
-                if line.is_some() {
-                    return Ok(line);
-                }
-            } else if !self.advance()? {
-                return Ok(None);
-            }
-        }
-    }
-
-    fn open(&self, generation: u32) -> Result<Option<BufReader<File>>, PathError> {
-        let path = file_path(&self.dir, generation);
-        match File::open(&path) {
-            Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(None),
-            other => Ok(Some(BufReader::new(other.at("open", &path)?))),
-        }
-    }
-
-    fn open_oldest(&self) -> Result<Option<BufReader<File>>, PathError> {
-        for generation in (0..=ROTATED).rev() {
-            if let Some(file) = self.open(generation)? {
-                return Ok(Some(file));
-            }
-        }
-        Ok(None)
-    }
-
-    /// At the end of a file: goes on with the next newer one, if there is one.
-    fn advance(&mut self) -> Result<bool, PathError> {
-        let Some(file) = &self.file else { return Ok(false) };
-        let inode = file.get_ref().metadata().at("stat", &self.dir)?.ino();
-        for generation in 0..=ROTATED {
-            let path = file_path(&self.dir, generation);
-            let is_ours = fs::metadata(&path).is_ok_and(|m| m.ino() == inode);
-            if !is_ours {
-                continue;
-            }
-            if generation == 0 {
-                return Ok(false);
-            }
-            if let Some(next) = self.open(generation - 1)? {
-                self.file = Some(next);
-                return Ok(true);
-            }
-            return Ok(false);
-        }
-        // The file was rotated away while it was read: go on with what there is.
-        self.pending.clear();
-        self.file = self.open_oldest()?;
-        Ok(self.file.is_some())
     }
 }
 
@@ -299,41 +189,5 @@ mod tests {
         assert_eq!(lines.len(), 4);
         assert!(lines[3].complete && !lines[0].complete);
         assert_eq!(lines.iter().map(|l| l.text.len()).sum::<usize>(), long.len());
-    }
-
-    fn numbered(n: u32) -> Vec<u8> {
-        format!("{TIME} stdout F line {n}\n").into_bytes()
-    }
-
-    #[test]
-    fn rotation_bounds_the_log_and_a_reader_follows_across_it() {
-        let dir = tempfile::tempdir().unwrap();
-        let mut writer = LogWriter::with_size(dir.path(), 200).unwrap();
-        let mut reader = LogReader::new(dir.path());
-        assert!(reader.next_line().unwrap().is_none());
-        for n in 0..100 {
-            writer.write(&numbered(n)).unwrap();
-            let line = reader.next_line().unwrap().unwrap();
-            assert_eq!(line.text, format!("line {n}").into_bytes());
-            assert!(reader.next_line().unwrap().is_none());
-        }
-        let total: u64 =
-            fs::read_dir(dir.path()).unwrap().map(|e| e.unwrap().metadata().unwrap().len()).sum();
-        assert!(total <= 200 * u64::from(ROTATED + 1), "{total}");
-        let mut late = LogReader::new(dir.path());
-        let first = late.next_line().unwrap().unwrap().text;
-        let mut count = 1;
-        while late.next_line().unwrap().is_some() {
-            count += 1;
-        }
-        assert_eq!(first, format!("line {}", 100 - count).into_bytes());
-    }
-
-    #[test]
-    fn a_line_cut_by_a_crash_is_passed_over() {
-        let dir = tempfile::tempdir().unwrap();
-        fs::write(file_path(dir.path(), 0), b"2026-01-0\n").unwrap();
-        LogWriter::open(dir.path()).unwrap().write(&numbered(1)).unwrap();
-        assert_eq!(LogReader::new(dir.path()).next_line().unwrap().unwrap().text, b"line 1");
     }
 }

@@ -31,6 +31,15 @@ pub(crate) struct Streams {
     pub(crate) stderr: OwnedFd,
 }
 
+/// What binds a process in the container to the one that started it.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Bond {
+    /// It dies with it.
+    pub(crate) dies_with_parent: bool,
+    /// Its streams are a terminal whose other side that one has.
+    pub(crate) terminal: bool,
+}
+
 fn builder(
     container: &Container,
     root: &Path,
@@ -54,10 +63,12 @@ fn executor(
     args: Vec<String>,
     env: Vec<String>,
     barrier: &StartBarrier,
-    dies_with_parent: bool,
+    bond: Bond,
 ) -> Result<BundleExecutor, RuntimeError> {
     let filters = seccomp::program().map_err(|e| RuntimeError::invalid(container, &e))?;
-    Ok(BundleExecutor { args, env, filters, dies_with_parent, report: barrier.write_fd() })
+    let Bond { dies_with_parent, terminal } = bond;
+    let report = barrier.write_fd();
+    Ok(BundleExecutor { args, env, filters, dies_with_parent, terminal, report })
 }
 
 /// Creates and starts the container; its first process is a child of this one. Returns its pid
@@ -77,7 +88,8 @@ pub(crate) fn start(
     fsutil::write_atomically(&config, &json)?;
     let program = container.process.args.first().cloned().unwrap_or_default();
     let barrier = StartBarrier::new().at("make a pipe for", &config)?;
-    let executor = executor(container, container.process.args.clone(), env, &barrier, false)?;
+    let executor =
+        executor(container, container.process.args.clone(), env, &barrier, Bond::default())?;
     let built = builder(container, &runtime_root(container), streams)?
         .with_executor(executor)
         .as_init(&container.state)
@@ -103,6 +115,7 @@ pub(crate) fn exec(
     env: Vec<String>,
     process: &Process,
     streams: Streams,
+    bond: Bond,
 ) -> Result<i32, RuntimeError> {
     let name = container.name.as_str();
     let args = process.args().clone().unwrap_or_default();
@@ -118,7 +131,7 @@ pub(crate) fn exec(
     let json = serde_json::to_vec(process).expect("a process built from plain values encodes");
     fsutil::write_atomically(&file, &json)?;
     let barrier = StartBarrier::new().at("make a pipe for", &file)?;
-    let built = executor(container, args, env, &barrier, true).and_then(|executor| {
+    let built = executor(container, args, env, &barrier, bond).and_then(|executor| {
         builder(container, &root, streams)?
             .with_executor(executor)
             .as_tenant()

@@ -105,6 +105,32 @@ pub enum RuntimeError {
         /// The container.
         container: String,
     },
+    /// The container is paused.
+    #[error("container {container} is paused")]
+    Paused {
+        /// The container.
+        container: String,
+    },
+    /// The container's processes could not be stopped in time, and go on.
+    #[error("container {container} could not be paused within {seconds} s")]
+    NotFrozen {
+        /// The container.
+        container: String,
+        /// How long they were given.
+        seconds: u64,
+    },
+    /// The host cannot stop processes for a while.
+    #[error("this host has no freezer for container {container}")]
+    NoFreezer {
+        /// The container.
+        container: String,
+    },
+    /// Nobody knows any more how the container ended.
+    #[error("container {container} has ended, and its exit code is lost")]
+    ExitCodeLost {
+        /// The container.
+        container: String,
+    },
     /// A process would not end.
     #[error("process {pid} of container {container} is still there after it was killed")]
     Survivor {
@@ -164,6 +190,9 @@ impl Classify for RuntimeError {
             Self::HostileRootfs { .. } => ErrorKind::Invalid,
             Self::Invalid { kind, .. } => *kind,
             Self::ProgramNotFound { .. } | Self::NotRunning { .. } => ErrorKind::NotFound,
+            Self::Paused { .. } => ErrorKind::Conflict,
+            Self::NotFrozen { .. } => ErrorKind::Timeout,
+            Self::NoFreezer { .. } => ErrorKind::Unsupported,
             Self::Overlay { source, .. } => match source.raw_os_error() {
                 Some(libc::EPERM | libc::EACCES) => ErrorKind::Permission,
                 Some(libc::EINVAL | libc::ENODEV | libc::EOPNOTSUPP) => ErrorKind::Unsupported,
@@ -189,6 +218,17 @@ impl Classify for RuntimeError {
             Self::Path(e) => e.hint(),
             Self::Reported(e) => e.hint(),
             Self::NotRunning { .. } => Some("`carboy up SLUG` starts it".to_owned()),
+            Self::Paused { .. } => Some("`carboy unpause SLUG` lets it go on".to_owned()),
+            Self::NotFrozen { .. } => {
+                Some("a process waits for the kernel; try again later".to_owned())
+            }
+            Self::NoFreezer { .. } => Some(
+                "pausing needs cgroup v2 on /sys/fs/cgroup, or the freezer controller of v1"
+                    .to_owned(),
+            ),
+            Self::ExitCodeLost { .. } => {
+                Some("its monitor was killed; `carboy up SLUG` starts it anew".to_owned())
+            }
             Self::Overlay { .. } if self.kind() == ErrorKind::Unsupported => Some(
                 "overlayfs needs a --root on ext4, xfs, btrfs or tmpfs, not on overlayfs itself"
                     .to_owned(),

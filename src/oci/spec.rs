@@ -47,6 +47,9 @@ pub struct Container {
     pub ready_ports: Vec<u16>,
     /// The signal that asks it to stop, from the image; SIGTERM unless it says otherwise.
     pub stop_signal: i32,
+    /// How large its log may become.
+    #[serde(default)]
+    pub log: LogLimits,
     /// Free text for the user.
     pub labels: BTreeMap<String, String>,
     /// Where its writable layer and its log are: a directory of its own on disk.
@@ -98,4 +101,19 @@ pub struct Limits {
     pub pids: Option<u32>,
     /// Processor time in thousandths of one processor.
     pub cpu_milli: Option<u32>,
+}
+
+/// How large a log may become.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LogLimits {
+    /// A file that would be larger is rotated. In bytes.
+    pub max_size: u64,
+    /// So many files are kept, the newest included.
+    pub max_files: u32,
+}
+
+impl Default for LogLimits {
+    fn default() -> Self {
+        Self { max_size: 10 << 20, max_files: 3 }
+    }
 }

@@ -27,14 +27,37 @@ pub(super) fn detach(name: &str) -> io::Result<Side> {
         return Ok(Side::Starter);
     }
     setsid()?;
-    // SAFETY: nothing in this process owns a descriptor above its standard streams: it has just
-    // begun, and what is open there was inherited from whoever embeds the library.
-    if unsafe { libc::close_range(3, libc::c_uint::MAX, 0) } != 0 {
-        return Err(io::Error::last_os_error());
-    }
+    close_from(3)?;
     rustix::process::umask(Mode::from(0o022));
     set_name(name);
     Ok(Side::Monitor)
+}
+
+/// Forks and goes on in the child, a session leader that nobody waits for; the process that was
+/// started ends here, so that whoever started it can reap it. Descriptors stay.
+///
+/// # Errors
+/// What the kernel said.
+pub(super) fn leave_caller() -> io::Result<()> {
+    // SAFETY: this process runs one thread only, so that the child may go on as it likes.
+    if let ForkResult::Parent { .. } = unsafe { fork() }? {
+        std::process::exit(0);
+    }
+    setsid()?;
+    Ok(())
+}
+
+/// Closes every descriptor from this number on. A helper calls it when it has just begun: it owns
+/// none of them, they were inherited from whoever embeds the library.
+///
+/// # Errors
+/// What the kernel said.
+pub(super) fn close_from(first: u32) -> io::Result<()> {
+    // SAFETY: nothing in this process owns a descriptor with such a number; see above.
+    match unsafe { libc::close_range(first, libc::c_uint::MAX, 0) } {
+        0 => Ok(()),
+        _ => Err(io::Error::last_os_error()),
+    }
 }
 
 /// Undoes an ignored SIGCHLD, which is inherited: the kernel would reap this process' children and

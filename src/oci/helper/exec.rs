@@ -1,28 +1,39 @@
-//! The helper that runs a command in a running container: a child of the caller, in whose place
-//! it waits for the command and passes on its exit code.
+//! The helper that runs a command in a running container: the parent of the command, which passes
+//! on its input, output and signals and reports its exit code.
+//!
+//! It is a child of the caller and dies with it, and the command too. A command that is detached
+//! keeps its helper, without a caller: somebody has to hold its terminal, and to reap it.
 #![allow(unsafe_code)]
 
 use std::fs::File;
-use std::io::BufReader;
-use std::os::fd::{FromRawFd, OwnedFd};
+use std::io::{self, BufReader};
+use std::os::fd::{AsFd, BorrowedFd, FromRawFd, OwnedFd};
 use std::path::Path;
+use std::rc::Rc;
 
-use nix::sys::signal::Signal;
+use nix::unistd::{Gid, Uid};
+use rustix::process::{Pid, PidfdFlags, pidfd_open};
 use rustix::stdio;
 
-use super::detach::set_name;
+use super::caller;
+use super::detach::{close_from, leave_caller, set_name};
 use super::monitor::{environment, resolve_user, wait_code};
 use super::protocol::{
-    EXEC_NAME, ExecOrder, Failure, REPORT_FD, REQUEST_FD, Report, receive, send,
+    Control, EXEC_NAME, ExecOrder, Failure, REPORT_FD, REQUEST_FD, Report, Terminal, receive, send,
 };
-use crate::fsutil::PathContext;
+use super::relay::{self, Controls, Lane, Stop, unblock};
+use crate::fsutil::{PathContext, PathError};
 use crate::oci::rootfs::Rootfs;
-use crate::oci::runtime::{self, Streams};
+use crate::oci::runtime::{self, Bond, Streams};
 use crate::oci::runtime_error::RuntimeError;
-use crate::oci::runtime_spec;
+use crate::oci::user::ResolvedUser;
+use crate::oci::{cgroup, identity, process, runtime_spec, terminal};
 
 /// The exit code for carboy's own fault, as Docker's.
 const OWN_FAULT: i32 = 125;
+
+/// What Docker tells a command on a terminal about it.
+const TERM: (&str, &str) = ("TERM", "xterm");
 
 /// The helper's `main`.
 pub(super) fn main() -> i32 {
@@ -33,15 +44,16 @@ pub(super) fn main() -> i32 {
         (File::from(OwnedFd::from_raw_fd(REQUEST_FD)), File::from(OwnedFd::from_raw_fd(REPORT_FD)))
     };
     let mut request = BufReader::new(request);
-    // Without its caller a command has nobody to work for.
-    if nix::sys::prctl::set_pdeathsig(Signal::SIGKILL).is_err() {
+    if close_from(REPORT_FD.cast_unsigned() + 1).is_err() || caller::bind().is_err() {
         return OWN_FAULT;
     }
     let Some(order) = receive::<ExecOrder>(&mut request) else { return OWN_FAULT };
-    drop(request);
+    if order.request.detached && leave_caller().is_err() {
+        return OWN_FAULT;
+    }
     let told = match start(&order) {
-        Ok(pid) => send(&mut report, &Report::Running)
-            .and_then(|()| send(&mut report, &Report::Exited(wait_code(pid)))),
+        Ok(command) => send(&mut report, &Report::Running(command.pid))
+            .and_then(|()| command.attend(&order, request, &mut report)),
         Err(error) => {
             let mut failure = Failure::of(&error);
             failure.exit_code = error.exit_code();
@@ -51,7 +63,16 @@ pub(super) fn main() -> i32 {
     told.map_or(OWN_FAULT, |()| 0)
 }
 
-fn start(order: &ExecOrder) -> Result<i32, RuntimeError> {
+/// A command that runs.
+struct Command {
+    pid: i32,
+    pidfd: OwnedFd,
+    lanes: Vec<Lane>,
+    /// The helper's side of its terminal.
+    terminal: Option<Rc<OwnedFd>>,
+}
+
+fn start(order: &ExecOrder) -> Result<Command, RuntimeError> {
     let ExecOrder { container, started, request } = order;
     let name = container.name.as_str();
     let not_running = || RuntimeError::NotRunning { container: name.to_owned() };
@@ -68,14 +89,172 @@ fn start(order: &ExecOrder) -> Result<i32, RuntimeError> {
     let process =
         runtime_spec::exec_process(container, &user, &request.args, request.cwd.as_deref())
             .map_err(|e| RuntimeError::invalid(container, &e))?;
-    let env = environment(container, &request.env, &user.home);
-    let duplicate = |fd: std::os::fd::BorrowedFd<'_>| {
-        fd.try_clone_to_owned().at("duplicate a stream of", Path::new(EXEC_NAME))
+    let mut env = environment(container, &request.env, &user.home);
+    if request.terminal.is_some() {
+        process::complete(&mut env, &[TERM]);
+    }
+    let Plumbing { inside, lanes, terminal } = match &request.terminal {
+        Some(wanted) => on_terminal(&rootfs, &user, wanted, order)?,
+        None => on_pipes(&user, order)?,
     };
-    let streams = Streams {
-        stdin: duplicate(stdio::stdin())?,
-        stdout: duplicate(stdio::stdout())?,
-        stderr: duplicate(stdio::stderr())?,
+    cgroup::follow_monitor(&container.name, request.detached);
+    let bond = Bond { dies_with_parent: !request.detached, terminal: request.terminal.is_some() };
+    let pid = runtime::exec(container, env, &process, inside, bond)?;
+    let pidfd = open_child(pid).at("open the process of", Path::new(EXEC_NAME))?;
+    Ok(Command { pid, pidfd, lanes, terminal })
+}
+
+/// The ends of a command's streams.
+struct Plumbing {
+    inside: Streams,
+    lanes: Vec<Lane>,
+    terminal: Option<Rc<OwnedFd>>,
+}
+
+fn on_terminal(
+    rootfs: &Rootfs,
+    user: &ResolvedUser,
+    wanted: &Terminal,
+    order: &ExecOrder,
+) -> Result<Plumbing, RuntimeError> {
+    let terminal::Pair { outer, inner } = terminal::open(rootfs, user.uid, wanted.size)?;
+    let outer = Rc::new(outer);
+    let mut lanes = vec![Lane::output(outer.clone(), take(stdio::stdout())?)];
+    if order.request.stdin {
+        let keys = wanted.detach_keys.clone();
+        lanes.push(Lane::typed(take(stdio::stdin())?, outer.clone(), keys));
+    }
+    let inside = Streams { stdin: copy(&inner)?, stdout: copy(&inner)?, stderr: inner };
+    Ok(Plumbing { inside, lanes, terminal: Some(outer) })
+}
+
+fn on_pipes(user: &ResolvedUser, order: &ExecOrder) -> Result<Plumbing, RuntimeError> {
+    // Nobody is to see what a detached command writes; a pipe without a reader would end it.
+    if order.request.detached {
+        let inside =
+            Streams { stdin: runtime::null()?, stdout: runtime::null()?, stderr: runtime::null()? };
+        return Ok(Plumbing { inside, lanes: Vec::new(), terminal: None });
+    }
+    let mut lanes = Vec::new();
+    let mut output = |stream: BorrowedFd<'_>| {
+        let (ours, theirs) = pipe()?;
+        give(&theirs, user)?;
+        unblock(&ours).at("prepare", Path::new("pipe"))?;
+        lanes.push(Lane::output(Rc::new(ours), take(stream)?));
+        Ok::<_, PathError>(theirs)
     };
-    runtime::exec(container, env, &process, streams)
+    let (stdout, stderr) = (output(stdio::stdout())?, output(stdio::stderr())?);
+    let stdin = if order.request.stdin {
+        let (theirs, ours) = pipe()?;
+        give(&theirs, user)?;
+        unblock(&ours).at("prepare", Path::new("pipe"))?;
+        lanes.push(Lane::input(take(stdio::stdin())?, Rc::new(ours)));
+        theirs
+    } else {
+        runtime::null()?
+    };
+    Ok(Plumbing { inside: Streams { stdin, stdout, stderr }, lanes, terminal: None })
+}
+
+/// A pipe: the end to read from, the end to write to.
+fn pipe() -> Result<(OwnedFd, OwnedFd), PathError> {
+    let (read, write) = io::pipe().at("make", Path::new("pipe"))?;
+    Ok((read.into(), write.into()))
+}
+
+/// `/dev/stdout` is opened anew by whoever writes to it: it must be the user's.
+fn give(stream: &OwnedFd, user: &ResolvedUser) -> Result<(), PathError> {
+    let (uid, gid) = (Uid::from_raw(user.uid), Gid::from_raw(user.gid));
+    nix::unistd::fchown(stream, Some(uid), Some(gid)).at("chown", Path::new("pipe"))
+}
+
+fn copy(fd: &OwnedFd) -> Result<OwnedFd, PathError> {
+    fd.try_clone().at("duplicate", Path::new("terminal"))
+}
+
+/// A standard stream of this process under another number.
+fn take(stream: BorrowedFd<'_>) -> Result<OwnedFd, PathError> {
+    stream.try_clone_to_owned().at("duplicate a stream of", Path::new(EXEC_NAME))
+}
+
+/// The pidfd of a child that is not reaped yet, and so has no stranger's number.
+fn open_child(pid: i32) -> io::Result<OwnedFd> {
+    let pid = Pid::from_raw(pid).ok_or(io::ErrorKind::InvalidInput)?;
+    Ok(pidfd_open(pid, PidfdFlags::empty())?)
+}
+
+impl Command {
+    /// Until it has ended, in whoever's service; tells the caller as long as there is one.
+    fn attend(
+        mut self,
+        order: &ExecOrder,
+        request: BufReader<File>,
+        report: &mut File,
+    ) -> io::Result<()> {
+        if order.request.detached {
+            drop(request);
+            return self.keep(order);
+        }
+        let attended = caller::watch(self.pid)
+            .map_err(io::Error::from)
+            .and_then(|()| Controls::new(request))
+            .and_then(|mut controls| self.pass_on(&mut controls));
+        match attended {
+            Ok(Stop::Ended) => {
+                caller::forget();
+                send(report, &Report::Exited(wait_code(self.pid)))
+            }
+            Ok(Stop::Detached) => {
+                caller::let_go()?;
+                send(report, &Report::Detached)?;
+                // Only to be out of the caller's way; a helper may be a session leader already.
+                let _ = nix::unistd::setsid();
+                self.keep(order)
+            }
+            Ok(Stop::CallerGone) => {
+                self.end();
+                Ok(())
+            }
+            Err(error) => {
+                self.end();
+                Err(error)
+            }
+        }
+    }
+
+    fn pass_on(&mut self, controls: &mut Controls) -> io::Result<Stop> {
+        let Self { pidfd, lanes, terminal, .. } = self;
+        relay::run(lanes, pidfd.as_fd(), Some(controls), |control| match control {
+            // Either fails if the command has just ended, and then it does not matter.
+            Control::Resize(size) => {
+                let _ = terminal.as_ref().map(|terminal| terminal::resize(terminal, size));
+            }
+            Control::Signal(number) => {
+                let _ = identity::send_signal(pidfd.as_fd(), number);
+            }
+        })
+    }
+
+    /// Ends what nobody asks for any more.
+    fn end(self) {
+        caller::end_command();
+        caller::forget();
+        wait_code(self.pid);
+    }
+
+    /// Nobody sees what it writes any more; its terminal stays until it ends.
+    fn keep(self, order: &ExecOrder) -> io::Result<()> {
+        let Self { pid, pidfd, lanes, terminal } = self;
+        drop(lanes);
+        let null = File::options().read(true).write(true).open("/dev/null")?;
+        stdio::dup2_stdin(&null)?;
+        stdio::dup2_stdout(&null)?;
+        stdio::dup2_stderr(&null)?;
+        cgroup::follow_monitor(&order.container.name, true);
+        if let Some(terminal) = terminal {
+            relay::run(&mut [Lane::discard(terminal)], pidfd.as_fd(), None, |_| {})?;
+        }
+        wait_code(pid);
+        Ok(())
+    }
 }

@@ -6,29 +6,29 @@
 //! thing in its `main`, or names another executable that does.
 
 mod binary;
+mod caller;
 mod detach;
 mod exec;
 pub(crate) mod monitor;
 mod protocol;
+mod relay;
+pub(crate) mod session;
 
 use std::fs::File;
 use std::io::{self, BufReader};
 use std::os::fd::OwnedFd;
 use std::os::unix::process::CommandExt;
 use std::path::PathBuf;
-use std::process::{Child, Command, ExitStatus, Stdio};
+use std::process::{Child, Command, Stdio};
 
-use command_fds::{CommandFdExt, FdMapping};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
 use self::binary::SealedBinary;
-use self::protocol::{
-    EXEC_NAME, ExecOrder, MONITOR_NAME, REPORT_FD, REQUEST_FD, Report, receive, send,
-};
-pub use self::protocol::{ExecRequest, Failure};
+use self::protocol::{EXEC_NAME, MONITOR_NAME, Report, receive, send};
+pub use self::protocol::{ExecRequest, Failure, Terminal, WindowSize};
 pub(crate) use self::protocol::{StartRequest, Surroundings};
+pub use self::session::{ExecCode, ExecControl, ExecEnd, ExecSession, ExecStreams};
 use super::runtime_error::RuntimeError;
-use super::spec::Container;
 use super::status::Started;
 use crate::names::ContainerName;
 
@@ -100,8 +100,8 @@ impl PreparedMonitor {
             let (request_read, request) = io::pipe()?;
             let (report, report_write) = io::pipe()?;
             command.stdin(request_read).stdout(report_write).stderr(Stdio::null());
-            let child = command.spawn()?;
-            reap(child)?;
+            let mut child = command.spawn()?;
+            reap(&mut child)?;
             let report = BufReader::new(File::from(OwnedFd::from(report)));
             Ok((File::from(OwnedFd::from(request)), report))
         })();
@@ -121,7 +121,7 @@ impl PreparedMonitor {
         match receive(&mut from) {
             Some(Report::Started(started)) => Ok(started),
             Some(Report::Failed(failure)) => Err(failure.into()),
-            Some(Report::Running | Report::Exited(_)) | None => Err(died()),
+            Some(Report::Running(_) | Report::Exited(_) | Report::Detached) | None => Err(died()),
         }
     }
 }
@@ -130,71 +130,9 @@ impl PreparedMonitor {
 ///
 /// A program that embeds the library may reap all its children itself: then the status is lost,
 /// and that is fine, for the report comes over a pipe.
-fn reap(mut child: Child) -> io::Result<()> {
+fn reap(child: &mut Child) -> io::Result<()> {
     match child.wait() {
         Err(e) if e.raw_os_error() == Some(libc::ECHILD) => Ok(()),
         other => other.map(drop),
     }
-}
-
-/// The standard streams of a command in a container.
-#[derive(Debug)]
-pub struct ExecStreams {
-    /// Its input.
-    pub stdin: Stdio,
-    /// Its output.
-    pub stdout: Stdio,
-    /// Its error output.
-    pub stderr: Stdio,
-}
-
-/// How a command in a container ended: its exit code, or 128 + the signal that ended it.
-pub type ExecCode = i32;
-
-/// Runs a command in a running container and waits for its end.
-///
-/// # Errors
-/// [`RuntimeError::ProgramNotFound`] and the like, as [`RuntimeError::Reported`].
-pub(crate) fn exec(
-    binary: &HelperBinary,
-    container: &Container,
-    started: &Started,
-    request: ExecRequest,
-    streams: ExecStreams,
-) -> Result<ExecCode, RuntimeError> {
-    let name = &container.name;
-    let order = ExecOrder { container: container.clone(), started: started.clone(), request };
-    let failed = |source| RuntimeError::Spawn { container: name.to_string(), source };
-    let (mut command, sealed) = binary.command(EXEC_NAME, name).map_err(failed)?;
-    let (request_read, request_write) = io::pipe().map_err(failed)?;
-    let (report_read, report_write) = io::pipe().map_err(failed)?;
-    command.stdin(streams.stdin).stdout(streams.stdout).stderr(streams.stderr);
-    command
-        .fd_mappings(vec![
-            FdMapping { parent_fd: request_read.into(), child_fd: REQUEST_FD },
-            FdMapping { parent_fd: report_write.into(), child_fd: REPORT_FD },
-        ])
-        .map_err(|e| failed(io::Error::other(e)))?;
-    let mut child = command.spawn().map_err(failed)?;
-    // The command holds our copies of the child's ends.
-    drop((command, sealed));
-    let died = || RuntimeError::HelperDied { container: name.to_string() };
-    send(&mut File::from(OwnedFd::from(request_write)), &order).map_err(|_| died())?;
-    let mut reports = BufReader::new(File::from(OwnedFd::from(report_read)));
-    let first = receive(&mut reports);
-    let last = receive(&mut reports);
-    // Only to reap: a program that embeds the library may have done so itself.
-    let status = child.wait();
-    match (first, last) {
-        (Some(Report::Running), Some(Report::Exited(code))) => Ok(code),
-        // The helper was killed, and the command with it.
-        (Some(Report::Running), _) => Ok(status.map_or(128 + libc::SIGKILL, code)),
-        (Some(Report::Failed(failure)), _) => Err(failure.into()),
-        _ => Err(died()),
-    }
-}
-
-fn code(status: ExitStatus) -> ExecCode {
-    use std::os::unix::process::ExitStatusExt;
-    status.code().or_else(|| status.signal().map(|s| 128 + s)).unwrap_or(255)
 }

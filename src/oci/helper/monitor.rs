@@ -37,6 +37,9 @@ pub(crate) const LOCK_FILE: &str = "monitor.lock";
 /// A container has ended but somebody still holds its output open: no longer than this.
 const DRAIN_PATIENCE: Duration = Duration::from_secs(1);
 
+/// How often a log that lost something looks for room to say so.
+const RETRY_INTERVAL: Duration = Duration::from_secs(1);
+
 /// The monitor's `main`.
 pub(super) fn main() -> i32 {
     match detach(MONITOR_NAME) {
@@ -136,9 +139,9 @@ fn start(request: &StartRequest) -> Result<Running, RuntimeError> {
     )?;
     enter_mount_namespace()?;
     let Prepared { spec, env, user } = prepare(request)?;
-    let log = LogWriter::open(&log_dir(container))?;
     let feed = request.surroundings.feed.as_ref();
     let feed = feed.map(|feed| Listener::new(feed, &log_dir(container))).transpose()?;
+    let log = LogWriter::open(&log_dir(container), container.log)?;
     let (stdout, stdout_write) = pipe(container)?;
     let (stderr, stderr_write) = pipe(container)?;
     for stream in [&stdout_write, &stderr_write] {
@@ -273,6 +276,7 @@ impl Running {
         // The identity was read from a child that is not reaped yet: the pid is still its own.
         let handle = self.started.init.open().ok().flatten();
         self.copy_output(handle.as_ref());
+        self.log.tell(&now());
         let exit_code = wait_code(self.init);
         let ended = Ended { exit_code, finished_at: now() };
         match status::write_ended(&container.state, &ended) {
@@ -303,11 +307,14 @@ impl Running {
             fds.extend(heard.as_ref().map(|fd| PollFd::new(fd, PollFlags::IN)));
             let left = deadline.map(|d| d.saturating_duration_since(Instant::now()));
             let again = self.feed.as_ref().and_then(Listener::patience);
-            let wait = left.into_iter().chain(again).min();
+            let retry = self.log.owes_a_notice().then_some(RETRY_INTERVAL);
+            let wait = [left, again, retry].into_iter().flatten().min();
             match poll(&mut fds, wait.map(timespec).as_ref()) {
                 Err(Errno::INTR) => continue,
-                Ok(0) if again.is_some() => {
+                // Out of patience with the output is told by the deadline.
+                Ok(0) if again.is_some() || retry.is_some() => {
                     self.feed.iter_mut().for_each(Listener::try_again);
+                    self.log.tell(&now());
                     continue;
                 }
                 // No event within the patience, or no memory: the rest of the output is lost.
@@ -338,8 +345,7 @@ impl Running {
                 }
             }
             if !lines.is_empty() {
-                // A full disk must not stop the bundle: what cannot be written is lost.
-                let _ = self.log.write(&lines);
+                self.log.write(&lines, &now());
                 lines.clear();
             }
         }

@@ -30,7 +30,7 @@ pub(crate) fn receive<T: DeserializeOwned>(pipe: &mut impl BufRead) -> Option<T>
 pub(crate) const MONITOR_NAME: &str = "carboy-monitor";
 /// `argv[0]` of a helper that runs a command in a container.
 pub(crate) const EXEC_NAME: &str = "carboy-exec";
-/// The descriptor an exec helper reads its request from.
+/// The descriptor an exec helper reads its request from, and then what it is told meanwhile.
 pub(crate) const REQUEST_FD: i32 = 3;
 /// The descriptor an exec helper writes its report to.
 pub(crate) const REPORT_FD: i32 = 4;
@@ -56,7 +56,7 @@ pub(crate) struct StartRequest {
 }
 
 /// What a command in a running container is.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ExecRequest {
     /// The program and its arguments.
     pub args: Vec<String>,
@@ -66,6 +66,40 @@ pub struct ExecRequest {
     pub cwd: Option<String>,
     /// The user inside; the container's own unless given.
     pub user: Option<String>,
+    /// What comes on the given standard input goes to it; `/dev/null` otherwise.
+    pub stdin: bool,
+    /// It runs on a terminal of its own, whose output goes to the given standard output.
+    pub terminal: Option<Terminal>,
+    /// It goes on when its caller has gone, and nobody sees its output.
+    pub detached: bool,
+}
+
+/// The terminal of a command in a container.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Terminal {
+    /// How large it is at first; the kernel's 0 by 0 unless given.
+    pub size: Option<WindowSize>,
+    /// Typed, they leave the command to itself; see [`crate::oci::detach_keys`]. Empty: never.
+    pub detach_keys: Vec<u8>,
+}
+
+/// How large a terminal is, in characters.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct WindowSize {
+    /// Lines.
+    pub rows: u16,
+    /// Characters in a line.
+    pub columns: u16,
+}
+
+/// What is said to an exec helper while its command runs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub(crate) enum Control {
+    /// The caller's terminal has another size.
+    Resize(WindowSize),
+    /// Send the command this signal.
+    Signal(i32),
 }
 
 /// What goes to an exec helper.
@@ -82,10 +116,12 @@ pub(crate) struct ExecOrder {
 pub(crate) enum Report {
     /// The process runs.
     Started(Started),
-    /// The command runs.
-    Running,
+    /// The command runs, as this process of the host.
+    Running(i32),
     /// The command has ended: its exit code, or 128 + the signal that ended it.
     Exited(i32),
+    /// The user left the command to itself.
+    Detached,
     /// It could not be started; nothing of it remains.
     Failed(Failure),
 }

@@ -19,6 +19,7 @@ use super::leaks::Snapshot;
 use super::netns;
 use super::output::Output;
 use super::poll;
+use super::pty::OnTerminal;
 use super::spawned::Spawned;
 use super::uplink::Uplink;
 
@@ -184,6 +185,11 @@ impl TestHost {
     /// Starts carboy inside and goes on.
     pub(crate) fn spawn_carboy(&self, arguments: &[&str]) -> Spawned {
         self.spawn(carboy_command(arguments))
+    }
+
+    /// Starts carboy inside on a terminal and goes on.
+    pub(crate) fn carboy_on_terminal(&self, arguments: &[&str], size: (u16, u16)) -> OnTerminal {
+        OnTerminal::new(&self.joined_command(&carboy_command(arguments)), size.0, size.1)
     }
 
     /// Starts a command inside, in the host's own cgroups, and goes on.

@@ -32,6 +32,11 @@ impl Spawned {
         child_of(self.child.id())
     }
 
+    /// Sends the command a signal.
+    pub(crate) fn signal(&self, signal: Signal) {
+        kill(Pid::from_raw(self.pid().unwrap().cast_signed()), signal).unwrap();
+    }
+
     /// True once the command has ended.
     pub(crate) fn ended(&mut self) -> bool {
         self.child.try_wait().unwrap().is_some()
@@ -69,7 +74,7 @@ impl Drop for Spawned {
 }
 
 /// The only child of a process (proc_pid_task_children(5)).
-fn child_of(pid: u32) -> Option<u32> {
+pub(crate) fn child_of(pid: u32) -> Option<u32> {
     let children = fs::read_to_string(format!("/proc/{pid}/task/{pid}/children")).ok()?;
     children.split_whitespace().next()?.parse().ok()
 }

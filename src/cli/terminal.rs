@@ -1,0 +1,138 @@
+//! The caller's terminal and signals while a command of a bundle has them.
+
+use std::io::{self, IsTerminal};
+use std::process::exit;
+use std::sync::{Arc, Mutex, OnceLock};
+use std::thread;
+
+use carboy::helper::{ExecControl, WindowSize};
+use nix::sys::signal::{SigSet, Signal};
+use rustix::stdio::{stdin, stdout};
+use rustix::termios::{OptionalActions, Termios, tcgetattr, tcgetwinsize, tcsetattr};
+
+/// How the terminal was before it was made raw.
+static SAVED: Mutex<Option<Termios>> = Mutex::new(None);
+
+/// Whether standard input is a terminal.
+pub(super) fn is_there() -> bool {
+    io::stdin().is_terminal()
+}
+
+/// How large the terminal is, if there is one that knows.
+pub(super) fn size() -> Option<WindowSize> {
+    let size = tcgetwinsize(stdout()).or_else(|_| tcgetwinsize(stdin())).ok()?;
+    let known = size.ws_row > 0 && size.ws_col > 0;
+    known.then_some(WindowSize { rows: size.ws_row, columns: size.ws_col })
+}
+
+/// Standard input as it comes, key by key, until this is dropped.
+#[derive(Debug)]
+pub(super) struct RawMode(());
+
+impl RawMode {
+    /// Makes the terminal raw. It is put back when this is dropped, when the program panics, and
+    /// by [`restore`].
+    ///
+    /// # Errors
+    /// What the kernel said.
+    pub(super) fn enter() -> io::Result<Self> {
+        let before = tcgetattr(stdin())?;
+        *SAVED.lock().unwrap_or_else(|e| e.into_inner()) = Some(before.clone());
+        // A panic may end the process on the spot, without dropping anything.
+        let hook = std::panic::take_hook();
+        std::panic::set_hook(Box::new(move |info| {
+            restore();
+            hook(info);
+        }));
+        let mode = Self(());
+        make_raw(before)?;
+        Ok(mode)
+    }
+}
+
+impl Drop for RawMode {
+    fn drop(&mut self) {
+        restore();
+    }
+}
+
+fn make_raw(mut mode: Termios) -> io::Result<()> {
+    mode.make_raw();
+    Ok(tcsetattr(stdin(), OptionalActions::Now, &mode)?)
+}
+
+/// Puts the terminal back as it was.
+pub(super) fn restore() {
+    // Whoever holds the lock is about to put it back as well.
+    if let Ok(mut saved) = SAVED.try_lock()
+        && let Some(mode) = saved.take()
+    {
+        // A terminal that is gone needs nothing.
+        let _ = tcsetattr(stdin(), OptionalActions::Now, &mode);
+    }
+}
+
+/// Takes this program's signals from now on, for a command that is about to start.
+#[derive(Debug)]
+pub(super) struct Signals {
+    command: Arc<OnceLock<ExecControl>>,
+}
+
+impl Signals {
+    /// From here on signals are passed on to the command; with `raw`, where keys are, they end
+    /// this program, and the command with it. To be called while there is one thread.
+    ///
+    /// # Errors
+    /// What the kernel said.
+    pub(super) fn take(raw: bool) -> io::Result<Self> {
+        let mut all = SigSet::empty();
+        let passed_on = [Signal::SIGUSR1, Signal::SIGUSR2];
+        let ending = [Signal::SIGINT, Signal::SIGTERM, Signal::SIGHUP, Signal::SIGQUIT];
+        let window = [Signal::SIGWINCH, Signal::SIGCONT];
+        ending.into_iter().chain(passed_on).chain(window).for_each(|s| all.add(s));
+        // Every thread from now on inherits this: they come to the one that waits for them.
+        all.thread_block()?;
+        let command = Arc::new(OnceLock::<ExecControl>::new());
+        let shared = command.clone();
+        thread::Builder::new().name("signals".to_owned()).spawn(move || {
+            loop {
+                let Ok(signal) = all.wait() else { continue };
+                let command = shared.get();
+                // What cannot be told has ended: the main thread hears of it in a moment.
+                match (signal, command) {
+                    (Signal::SIGWINCH, _) => tell_size(command),
+                    (Signal::SIGCONT, _) => {
+                        // A shell that had the terminal meanwhile set it to its own liking.
+                        if raw && let Ok(mode) = tcgetattr(stdin()) {
+                            let _ = make_raw(mode);
+                        }
+                        tell_size(command);
+                    }
+                    (_, Some(command)) if !raw => drop(command.signal(signal as i32)),
+                    _ if ending.contains(&signal) => {
+                        restore();
+                        exit(128 + signal as i32);
+                    }
+                    _ => {}
+                }
+            }
+        })?;
+        Ok(Self { command })
+    }
+
+    /// The command runs: what comes is for it.
+    pub(super) fn pass_to(&self, command: Option<ExecControl>) {
+        if let Some(command) = command {
+            // There is one command for one program.
+            let _ = self.command.set(command);
+            // It may have changed since it was asked for.
+            tell_size(self.command.get());
+        }
+    }
+}
+
+fn tell_size(command: Option<&ExecControl>) {
+    if let (Some(command), Some(size)) = (command, size()) {
+        let _ = command.resize(size);
+    }
+}
