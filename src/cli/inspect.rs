@@ -55,6 +55,10 @@ fn launch(container: &Container, show_secrets: bool) -> Value {
         "workdir": container.process.cwd,
         "user": container.process.user,
         "volumes": container.volumes,
+        "tmpfs": container.tmpfs,
+        // The names alone: the fingerprints are of no use to anybody else.
+        "secrets": container.secrets.iter().map(|s| &s.name).collect::<Vec<_>>(),
+        "security": container.security,
         "labels": container.labels,
         "read_only": container.read_only,
         "init": container.init,

@@ -12,6 +12,7 @@ use crate::launch::{self, LaunchImage, Place};
 use crate::names::{ContainerName, Slug};
 use crate::net::port_rules;
 use crate::oci::helper::{ExecRequest, ExecStreams};
+use crate::oci::security::Security;
 use crate::oci::spec::{Container, ImageRef, Limits, Process};
 use crate::oci::status::{ContainerState, Started};
 use crate::oci::{RuntimeError, cgroup, digest::Digest, etc_files, helper};
@@ -295,6 +296,9 @@ impl Engine {
                 user: String::new(),
             },
             volumes: Vec::new(),
+            tmpfs: Vec::new(),
+            secrets: Vec::new(),
+            security: Security::default(),
             limits: Limits::default(),
             read_only: false,
             init: false,
@@ -351,6 +355,11 @@ fn check_controllers(limits: &Limits) -> Result<(), Error> {
         ("memory", limits.memory.is_some()),
         ("pids", limits.pids.is_some()),
         ("cpu", limits.cpu_milli.is_some()),
+        // The same controller by its names in version 2 and version 1.
+        (
+            if there.contains("blkio") { "blkio" } else { "io" },
+            !(limits.read_bps.is_empty() && limits.write_bps.is_empty()),
+        ),
     ];
     match wanted.iter().find(|(controller, wanted)| *wanted && !there.contains(*controller)) {
         None => Ok(()),

@@ -13,6 +13,7 @@ use super::helper::monitor::{LOCK_FILE, log_dir};
 use super::helper::{HelperBinary, PreparedMonitor, StartRequest};
 use super::identity::ProcessHandle;
 use super::runtime_error::RuntimeError;
+use super::secrets;
 use super::spec::Container;
 use super::status::{self, ContainerState, FileIdentity, Started};
 use crate::fsutil::{self, PathContext};
@@ -60,6 +61,7 @@ fn launch(
     prepared: Option<PreparedMonitor>,
     resolv_conf: &str,
 ) -> Result<Started, RuntimeError> {
+    let secrets = secrets::contents(container)?;
     make_storage(container)?;
     let monitor = match prepared {
         Some(monitor) => monitor,
@@ -67,7 +69,7 @@ fn launch(
     };
     let start_id = status::write_start_id(&container.state)?;
     let resolv_conf = resolv_conf.to_owned();
-    monitor.start(&StartRequest { container: container.clone(), resolv_conf, start_id })
+    monitor.start(&StartRequest { container: container.clone(), resolv_conf, start_id, secrets })
 }
 
 /// A new writable layer; the log goes on.

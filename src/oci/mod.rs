@@ -1,11 +1,13 @@
 //! Images and containers: the store, the unpacked layers, the runtime specification, libcontainer.
 
+pub mod apparmor;
 mod archive;
 pub mod capabilities;
 pub(crate) mod cgroup;
 pub(crate) mod container;
 pub mod digest;
 pub mod embedded;
+pub mod env_file;
 pub mod error;
 pub mod etc_files;
 mod executor;
@@ -25,11 +27,16 @@ mod runtime;
 mod runtime_error;
 pub mod runtime_spec;
 pub mod seccomp;
+pub mod secret;
+mod secrets;
+pub mod security;
 pub mod signal;
 pub mod source;
 pub mod spec;
 pub mod status;
 pub mod store;
+pub mod tmpfs;
+pub mod ulimit;
 pub mod unpack;
 pub mod user;
 pub mod volume;

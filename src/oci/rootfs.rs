@@ -22,6 +22,7 @@ use rustix::mount::{
 
 use super::runtime_error::RuntimeError;
 use super::spec::{Container, Volume};
+use super::volume;
 
 /// Opens a root file system and prepares it.
 #[derive(Debug)]
@@ -115,7 +116,11 @@ impl Rootfs {
         self.inside(directory.as_fd(), inside)
     }
 
-    fn make_dir(&self, inside: &Path) -> Result<PathBuf, RuntimeError> {
+    /// Makes the place a file system is mounted on, and says where it really is.
+    ///
+    /// # Errors
+    /// [`RuntimeError::Rootfs`] if something else is in the way.
+    pub(crate) fn make_dir(&self, inside: &Path) -> Result<PathBuf, RuntimeError> {
         let directory = self.ensure_dir(inside)?;
         self.canonical(directory.as_fd(), inside)
     }
@@ -164,6 +169,33 @@ impl Rootfs {
         let bound = limit as u64 + 1;
         file.take(bound).read_to_end(&mut content).map_err(failed("read", inside))?;
         Ok(content)
+    }
+
+    /// Makes the places of all that is mounted at the user's wish, and puts where they really are in
+    /// their stead: the runtime follows no link of the image.
+    ///
+    /// # Errors
+    /// [`RuntimeError::Misled`] if the image's links lead one of them onto another one, or where
+    /// nothing may be mounted.
+    pub(crate) fn place_mounts(&self, container: &mut Container) -> Result<(), RuntimeError> {
+        let mut taken = Vec::new();
+        let mut place = |wanted: &mut PathBuf, found: PathBuf| {
+            let misled = |source| RuntimeError::Misled { destination: wanted.clone(), source };
+            volume::check_place(&found).map_err(misled)?;
+            taken.push(found.clone());
+            volume::check(taken.iter().map(PathBuf::as_path)).map_err(misled)?;
+            *wanted = found;
+            Ok::<_, RuntimeError>(())
+        };
+        for tmpfs in &mut container.tmpfs {
+            let found = self.make_dir(&tmpfs.destination)?;
+            place(&mut tmpfs.destination, found)?;
+        }
+        for volume in &mut container.volumes {
+            let found = self.volume_target(volume)?;
+            place(&mut volume.destination, found)?;
+        }
+        Ok(())
     }
 
     /// Makes the place a volume is mounted on, and says where it really is.

@@ -56,7 +56,12 @@ fn executor(
     barrier: &StartBarrier,
     dies_with_parent: bool,
 ) -> Result<BundleExecutor, RuntimeError> {
-    let filters = seccomp::program().map_err(|e| RuntimeError::invalid(container, &e))?;
+    let security = &container.security;
+    let filters = match security.seccomp_unconfined {
+        true => Vec::new(),
+        false => seccomp::program(&security.capabilities)
+            .map_err(|e| RuntimeError::invalid(container, &e))?,
+    };
     Ok(BundleExecutor { args, env, filters, dies_with_parent, report: barrier.write_fd() })
 }
 

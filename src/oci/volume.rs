@@ -1,4 +1,4 @@
-//! Volumes as users write them: `SRC:DST[:ro|rw]`. Pure: whether the source exists is asked
+//! Volumes as users write them: `SRC:DST[:ro|rw][,z|Z]`. Pure: whether the source exists is asked
 //! elsewhere.
 
 use std::collections::BTreeSet;
@@ -15,6 +15,8 @@ pub struct VolumeArg {
     pub destination: PathBuf,
     /// It cannot be written from inside.
     pub read_only: bool,
+    /// SELinux labels were asked for (`z`, `Z`).
+    pub relabel: bool,
 }
 
 /// Why a text cannot be a volume.
@@ -66,8 +68,11 @@ pub enum VolumeError {
         /// The text.
         volume: String,
     },
-    /// Two volumes in one place.
-    #[error("two volumes have the destination {}", .destination.display())]
+    /// The host's whole file system.
+    #[error("the host's / cannot be a volume")]
+    HostRoot,
+    /// Two mounts in one place.
+    #[error("two mounts have the destination {}", .destination.display())]
     Duplicate {
         /// The destination.
         destination: PathBuf,
@@ -84,7 +89,8 @@ impl Classify for VolumeError {
             Self::Relative { part: "source", .. } => {
                 "there are no named volumes: give an absolute path of the host"
             }
-            Self::Option { .. } => "known options are ro and rw",
+            Self::HostRoot => "name the directories that are needed inside",
+            Self::Option { .. } => "known options are ro, rw, z and Z",
             _ => return None,
         };
         Some(hint.to_owned())
@@ -109,31 +115,48 @@ pub fn parse(volume: &str) -> Result<VolumeArg, VolumeError> {
     if source.is_empty() || destination.is_empty() || volume.contains('\0') {
         return Err(form());
     }
-    for (part, path) in [("source", source), ("destination", destination)] {
-        if !path.starts_with('/') {
-            let (path, volume) = (path.to_owned(), volume.to_owned());
-            return Err(VolumeError::Relative { part, path, volume });
-        }
+    if !source.starts_with('/') {
+        let (path, volume) = (source.to_owned(), volume.to_owned());
+        return Err(VolumeError::Relative { part: "source", path, volume });
     }
-    let destination = normalised(destination, volume)?;
-    if let Some(reason) = reserved(&destination) {
-        return Err(VolumeError::Reserved { destination, reason });
-    }
-    Ok(VolumeArg {
-        source: PathBuf::from(source),
-        destination,
-        read_only: read_only(options, volume)?,
-    })
+    let destination = self::destination(destination, volume)?;
+    let (read_only, relabel) = self::options(options, volume)?;
+    Ok(VolumeArg { source: PathBuf::from(source), destination, read_only, relabel })
 }
 
-/// Checks that no two volumes have one destination.
+/// A place inside that something may be mounted on; `text` is what it is a part of.
+///
+/// # Errors
+/// [`VolumeError`] if it is relative, has a `..` in it, or is needed for something else.
+pub fn destination(path: &str, text: &str) -> Result<PathBuf, VolumeError> {
+    if !path.starts_with('/') || path.contains('\0') {
+        let (path, volume) = (path.to_owned(), text.to_owned());
+        return Err(VolumeError::Relative { part: "destination", path, volume });
+    }
+    let destination = normalised(path, text)?;
+    check_place(&destination)?;
+    Ok(destination)
+}
+
+/// Refuses a place inside that is needed for something else.
+///
+/// # Errors
+/// [`VolumeError::Reserved`].
+pub fn check_place(destination: &Path) -> Result<(), VolumeError> {
+    match reserved(destination) {
+        Some(reason) => Err(VolumeError::Reserved { destination: destination.to_owned(), reason }),
+        None => Ok(()),
+    }
+}
+
+/// Checks that no two mounts have one destination: one would hide the other.
 ///
 /// # Errors
 /// [`VolumeError::Duplicate`].
-pub fn check(volumes: &[VolumeArg]) -> Result<(), VolumeError> {
+pub fn check<'a>(destinations: impl IntoIterator<Item = &'a Path>) -> Result<(), VolumeError> {
     let mut seen = BTreeSet::new();
-    match volumes.iter().find(|v| !seen.insert(&v.destination)) {
-        Some(twice) => Err(VolumeError::Duplicate { destination: twice.destination.clone() }),
+    match destinations.into_iter().find(|d| !seen.insert(*d)) {
+        Some(twice) => Err(VolumeError::Duplicate { destination: twice.to_owned() }),
         None => Ok(()),
     }
 }
@@ -153,12 +176,14 @@ fn normalised(destination: &str, volume: &str) -> Result<PathBuf, VolumeError> {
     Ok(path)
 }
 
-fn read_only(options: &str, volume: &str) -> Result<bool, VolumeError> {
-    let (mut ro, mut rw) = (false, false);
+/// Whether it is read-only, and whether SELinux labels are wanted.
+fn options(options: &str, volume: &str) -> Result<(bool, bool), VolumeError> {
+    let (mut ro, mut rw, mut relabel) = (false, false, false);
     for option in options.split(',').filter(|_| !options.is_empty()) {
         match option {
             "ro" => ro = true,
             "rw" => rw = true,
+            "z" | "Z" => relabel = true,
             _ => {
                 let (option, volume) = (option.to_owned(), volume.to_owned());
                 return Err(VolumeError::Option { option, volume });
@@ -168,7 +193,7 @@ fn read_only(options: &str, volume: &str) -> Result<bool, VolumeError> {
     if ro && rw {
         return Err(VolumeError::Contradiction { volume: volume.to_owned() });
     }
-    Ok(ro)
+    Ok((ro, relabel))
 }
 
 /// What the runtime makes in `/dev` after the volumes are mounted: it would fail on a volume, or
@@ -204,7 +229,12 @@ mod tests {
     use super::*;
 
     fn volume(source: &str, destination: &str, read_only: bool) -> VolumeArg {
-        VolumeArg { source: source.into(), destination: destination.into(), read_only }
+        VolumeArg {
+            source: source.into(),
+            destination: destination.into(),
+            read_only,
+            relabel: false,
+        }
     }
 
     #[test]
@@ -246,12 +276,14 @@ mod tests {
 
     #[test]
     fn an_unknown_option_is_named() {
-        for (text, name) in [("/a:/b:z", "z"), ("/a:/b:ro,rshared", "rshared"), ("/a:/b:ro,", "")] {
+        for (text, name) in [("/a:/b:x", "x"), ("/a:/b:ro,rshared", "rshared"), ("/a:/b:ro,", "")] {
             match parse(text) {
                 Err(VolumeError::Option { option, .. }) => assert_eq!(option, name, "{text}"),
                 other => panic!("{text}: {other:?}"),
             }
         }
+        let relabelled = parse("/a:/b:ro,Z").unwrap();
+        assert_eq!(relabelled, VolumeArg { relabel: true, ..volume("/a", "/b", true) });
         assert!(matches!(parse("/a:/b:ro,rw"), Err(VolumeError::Contradiction { .. })));
     }
 
@@ -278,12 +310,12 @@ mod tests {
 
     #[test]
     fn duplicates_are_found_after_normalisation() {
-        let parsed = |texts: &[&str]| texts.iter().map(|t| parse(t).unwrap()).collect::<Vec<_>>();
-        assert_eq!(check(&parsed(&["/a:/b", "/a:/b/c"])), Ok(()));
+        let check = |texts: &[&str]| {
+            let parsed: Vec<_> = texts.iter().map(|t| parse(t).unwrap().destination).collect();
+            super::check(parsed.iter().map(PathBuf::as_path))
+        };
+        assert_eq!(check(&["/a:/b", "/a:/b/c"]), Ok(()));
         let destination = PathBuf::from("/b");
-        assert_eq!(
-            check(&parsed(&["/a:/b", "/c:/b/"])),
-            Err(VolumeError::Duplicate { destination })
-        );
+        assert_eq!(check(&["/a:/b", "/c:/b/"]), Err(VolumeError::Duplicate { destination }));
     }
 }

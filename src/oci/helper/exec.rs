@@ -16,6 +16,7 @@ use super::protocol::{
     EXEC_NAME, ExecOrder, Failure, REPORT_FD, REQUEST_FD, Report, receive, send,
 };
 use crate::fsutil::PathContext;
+use crate::oci::apparmor;
 use crate::oci::rootfs::Rootfs;
 use crate::oci::runtime::{self, Streams};
 use crate::oci::runtime_error::RuntimeError;
@@ -53,6 +54,9 @@ pub(super) fn main() -> i32 {
 
 fn start(order: &ExecOrder) -> Result<i32, RuntimeError> {
     let ExecOrder { container, started, request } = order;
+    let mut container = container.clone();
+    container.security.apparmor = apparmor::effective(container.security.apparmor.as_deref());
+    let container = &container;
     let name = container.name.as_str();
     let not_running = || RuntimeError::NotRunning { container: name.to_owned() };
     let rootfs = Rootfs::of_process(started.init.pid)?;

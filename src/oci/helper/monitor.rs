@@ -28,7 +28,7 @@ use crate::oci::runtime::{self, Streams};
 use crate::oci::runtime_error::RuntimeError;
 use crate::oci::spec::Container;
 use crate::oci::status::{self, Ended, FileIdentity, Started};
-use crate::oci::{cgroup, etc_files, process, runtime_spec, user};
+use crate::oci::{apparmor, cgroup, etc_files, process, runtime_spec, secrets, user};
 
 /// The file a monitor holds locked for its whole life.
 pub(crate) const LOCK_FILE: &str = "monitor.lock";
@@ -208,12 +208,14 @@ fn prepare(request: &StartRequest) -> Result<Prepared, RuntimeError> {
             rootfs.write(Path::new(path), &content)?;
         }
     }
-    for i in 0..container.volumes.len() {
-        container.volumes[i].destination = rootfs.volume_target(&container.volumes[i])?;
-    }
+    secrets::fill(&mut container, &request.secrets)?;
+    let user = resolve_user(&rootfs, &container, &container.process.user)?;
+    let secrets = secrets::mount(&container, &user)?;
+    container.volumes.extend(secrets);
+    rootfs.place_mounts(&mut container)?;
     let cwd = rootfs.make_working_dir(Path::new(&container.process.cwd))?;
     container.process.cwd = cwd.to_string_lossy().into_owned();
-    let user = resolve_user(&rootfs, &container, &container.process.user)?;
+    container.security.apparmor = apparmor::effective(container.security.apparmor.as_deref());
     let cgroup = runtime::cgroups_path(&container);
     let mount_point = Rootfs::mount_point(&container);
     let mut spec = runtime_spec::build(&container, &user, &cgroup, &mount_point)
