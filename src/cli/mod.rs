@@ -15,6 +15,7 @@ mod plan;
 mod ps;
 mod settings;
 mod start;
+mod stats;
 mod stop;
 mod up;
 
@@ -47,6 +48,7 @@ enum Verb {
     Exec(exec::Args),
     Logs(logs::Args),
     Ps(ps::Args),
+    Stats(stats::Args),
     Inspect(inspect::Args),
     Network(network::Args),
     Image(image::Args),
@@ -91,6 +93,7 @@ impl Verb {
             Self::Exec(args) => args.run(engine, output),
             Self::Logs(args) => args.run(engine, output),
             Self::Ps(args) => args.run(engine, output),
+            Self::Stats(args) => args.run(engine, output),
             Self::Inspect(args) => args.run(engine, output),
             Self::Network(args) => args.run(engine, output),
             Self::Image(args) => args.run(engine, output),

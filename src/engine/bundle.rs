@@ -196,6 +196,9 @@ impl Engine {
             match ContainerState::read(&state)? {
                 // One that has ended since was started all the same: `up` looks again.
                 ContainerState::Running(started) | ContainerState::Exited(started, _) => {
+                    if changed {
+                        notes.extend(started.notes);
+                    }
                     Ok(started.init.pid)
                 }
                 ContainerState::NotStarted => {

@@ -9,6 +9,7 @@ mod error;
 mod images;
 mod network;
 mod ready;
+mod stats;
 mod view;
 
 use std::path::Path;
@@ -24,6 +25,7 @@ pub use self::bottle::{PlanReport, UpReport};
 pub use self::bundle::{StartReport, StopReport};
 pub use self::error::Error;
 pub use self::network::{NetworkReport, NetworkRequest};
+pub use self::stats::BottleStats;
 pub use self::view::{BottleState, BottleStatus, Listing, NetworkStatus};
 
 /// An installation of carboy on this host. Making one does nothing.

@@ -12,6 +12,7 @@
 mod altname;
 pub mod bridge;
 pub mod bridge_rules;
+pub mod counters;
 mod diff;
 mod elements;
 mod error;

@@ -5,6 +5,7 @@ mod archive;
 pub mod capabilities;
 pub(crate) mod cgroup;
 pub(crate) mod container;
+mod device_filter;
 pub mod digest;
 pub mod embedded;
 pub mod env_file;
@@ -38,6 +39,7 @@ pub mod store;
 pub mod tmpfs;
 pub mod ulimit;
 pub mod unpack;
+pub mod usage;
 pub mod user;
 pub mod volume;
 

@@ -122,7 +122,7 @@ impl Rootfs {
     /// [`RuntimeError::Rootfs`] if something else is in the way.
     pub(crate) fn make_dir(&self, inside: &Path) -> Result<PathBuf, RuntimeError> {
         let directory = self.ensure_dir(inside)?;
-        self.canonical(directory.as_fd(), inside)
+        self.inside(directory.as_fd(), inside)
     }
 
     /// Writes a file, replacing whatever is there but a directory.
@@ -209,11 +209,11 @@ impl Rootfs {
             return self.make_dir(inside);
         }
         match self.open(inside, OFlags::PATH) {
-            Ok(found) => self.canonical(found.as_fd(), inside),
+            Ok(found) => self.inside(found.as_fd(), inside),
             Err(Errno::NOENT) => {
                 let (directory, name) = self.parent(inside)?;
                 let made = create(directory.as_fd(), name, inside)?;
-                self.canonical(made.as_fd(), inside)
+                self.inside(made.as_fd(), inside)
             }
             Err(e) => Err(failed("open", inside)(e.into())),
         }
@@ -253,15 +253,6 @@ impl Rootfs {
             return Err(failed("write", inside)(io::ErrorKind::IsADirectory.into()));
         };
         Ok((self.ensure_dir(parent)?, name))
-    }
-
-    /// Where a volume's place really is; not the root itself.
-    fn canonical(&self, fd: BorrowedFd<'_>, inside: &Path) -> Result<PathBuf, RuntimeError> {
-        let path = self.inside(fd, inside)?;
-        if path == Path::new("/") {
-            return Err(failed("cover the root with", inside)(io::ErrorKind::InvalidInput.into()));
-        }
-        Ok(path)
     }
 
     /// The path inside that a descriptor stands for, without symbolic links.

@@ -107,6 +107,13 @@ pub fn exec_process(
     process(user, &container.security, args, cwd.unwrap_or(&container.process.cwd))
 }
 
+/// The numbers of the character devices that a container may use.
+pub(crate) fn allowed_devices() -> Vec<(i32, Option<i32>)> {
+    let number = |n: i64| i32::try_from(n).ok();
+    let all = DEVICES.iter();
+    all.filter_map(|(_, major, minor)| Some((number(*major)?, minor.and_then(number)))).collect()
+}
+
 /// Hides the processors' thermal throttling counters, which tell of what other machines' users do
 /// (GHSA-6fw5-f8r9-fgfm). `possible` is the text of `/sys/devices/system/cpu/possible`; the paths
 /// depend on it, and a mask knows no patterns.

@@ -28,7 +28,7 @@ use crate::oci::runtime::{self, Streams};
 use crate::oci::runtime_error::RuntimeError;
 use crate::oci::spec::Container;
 use crate::oci::status::{self, Ended, FileIdentity, Started};
-use crate::oci::{apparmor, cgroup, etc_files, process, runtime_spec, secrets, user};
+use crate::oci::{apparmor, cgroup, etc_files, process, runtime_spec, secrets, usage, user};
 
 /// The file a monitor holds locked for its whole life.
 pub(crate) const LOCK_FILE: &str = "monitor.lock";
@@ -144,9 +144,10 @@ fn start(request: &StartRequest) -> Result<Running, RuntimeError> {
             .at("chown a pipe for", &container.state)?;
     }
     let streams = Streams { stdin: runtime::null()?, stdout: stdout_write, stderr: stderr_write };
-    let init = runtime::start(container, env, &spec, streams)?;
+    let (init, note) = runtime::start(container, env, &spec, streams)?;
     let netns = FileIdentity::of(&container.netns)?;
-    let started = Started { init: identity(container, init)?, started_at: now(), netns };
+    let notes = note.into_iter().collect();
+    let started = Started { init: identity(container, init)?, started_at: now(), netns, notes };
     status::write_started(&container.state, &started)?;
     Ok(Running { started, init, stdout, stderr, log })
 }
@@ -266,7 +267,8 @@ impl Running {
         let handle = self.started.init.open().ok().flatten();
         self.copy_output(handle.as_ref());
         let exit_code = wait_code(self.init);
-        let ended = Ended { exit_code, finished_at: now() };
+        let oom_killed = usage::oom_killed(&container.name);
+        let ended = Ended { exit_code, finished_at: now(), oom_killed };
         match status::write_ended(&container.state, &ended) {
             Ok(()) => 0,
             // The directory went with `down`: nobody asks any more.
