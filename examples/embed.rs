@@ -20,6 +20,7 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use carboy::net::policy::NetworkPolicy;
 use carboy::oci::embedded;
 use carboy::{
     BottleSpec, BundleLaunchSpec, Config, Engine, LaunchOptions, RunOptions, Slug,
@@ -123,6 +124,7 @@ fn by_primitives(n: u8, answered: &AtomicUsize) -> Result<(), Box<dyn Error>> {
         subnet,
         gateway,
         bundle_ip,
+        bundle_ip6: None,
         daemons_csv: None,
         environment: vec!["TOKEN".to_owned()],
         volumes: Vec::new(),
@@ -146,7 +148,10 @@ fn by_engine(n: u8, answered: &AtomicUsize) -> Result<(), Box<dyn Error>> {
         subnet: None,
         gateway: None,
         bundle_ip: None,
-        internal: false,
+        subnet6: None,
+        gateway6: None,
+        bundle_ip6: None,
+        policy: NetworkPolicy::default(),
         mtu: None,
         image: embedded::REFERENCE.to_owned(),
         options: LaunchOptions::default(),

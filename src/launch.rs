@@ -5,7 +5,7 @@ mod error;
 mod mounts;
 mod security;
 
-use std::net::Ipv4Addr;
+use std::net::{Ipv4Addr, Ipv6Addr};
 use std::path::PathBuf;
 
 use oci_spec::image::ImageConfiguration;
@@ -42,6 +42,7 @@ pub(crate) struct LaunchImage<'a> {
 /// Where a container stands in its network.
 pub(crate) struct Place {
     pub(crate) ip: Ipv4Addr,
+    pub(crate) ip6: Option<Ipv6Addr>,
     pub(crate) internal: bool,
 }
 
@@ -72,7 +73,8 @@ pub(crate) fn container(
     };
     let of_image = image.config.config().as_ref();
     let mut process = process::merge(of_image, &overrides)?;
-    let Mounts { mut volumes, tmpfs, secrets } = Mounts::of(options, &name, inherited)?;
+    let Mounts { mut volumes, image_volumes, tmpfs, secrets } =
+        Mounts::of(of_image, options, &name, inherited)?;
     if let Some(source) = image.init.clone() {
         volumes.push(Volume { source, destination: INIT_PATH.into(), read_only: true });
         let init = [INIT_PATH, "init", "--"].map(str::to_owned);
@@ -91,10 +93,12 @@ pub(crate) fn container(
         image: image.image,
         layers: image.layers,
         ip: place.ip,
+        ip6: place.ip6,
         internal: place.internal,
         ready_ports: ready_ports(of_image, options, &process.env)?,
         process,
         volumes,
+        image_volumes,
         tmpfs,
         secrets,
         limits: security::limits(&options.run.limits)?,
@@ -155,6 +159,11 @@ pub(crate) fn differences(there: &Container, wanted: &Container) -> Vec<String> 
     differ("volumes", volume_list(there), volume_list(wanted));
     differ("tmpfs", mounts::tmpfs_list(there), mounts::tmpfs_list(wanted));
     differ("secrets", mounts::secret_list(there), mounts::secret_list(wanted));
+    differ(
+        "image's volumes",
+        format!("{:?}", there.image_volumes),
+        format!("{:?}", wanted.image_volumes),
+    );
     differ("limits", limit_list(&there.limits), limit_list(&wanted.limits));
     differ("read-only root", there.read_only.to_string(), wanted.read_only.to_string());
     differ("init", there.init.to_string(), wanted.init.to_string());
@@ -257,7 +266,7 @@ mod tests {
             layers: Vec::new(),
             init: None,
         };
-        let place = Place { ip: Ipv4Addr::new(10, 0, 0, 2), internal: false };
+        let place = Place { ip: Ipv4Addr::new(10, 0, 0, 2), ip6: None, internal: false };
         let slug = Slug::new("demo").unwrap();
         let made = container(&Config::default(), &slug, place, image, options, &|_| None);
         made.map(|(container, _)| container)

@@ -23,6 +23,7 @@ mod privileges;
 pub mod reconcile;
 pub mod resource;
 pub mod spec;
+pub mod spec6;
 pub mod state;
 
 use std::net::Ipv4Addr;
@@ -63,7 +64,9 @@ pub fn create_bundle_network(
         name: name.clone(),
         subnet: Some(subnet),
         gateway: Some(gateway),
-        internal: false,
+        subnet6: None,
+        gateway6: None,
+        policy: net::policy::NetworkPolicy::default(),
         mtu: None,
         seed: name.to_string(),
     })

@@ -1,9 +1,9 @@
 //! From what was asked for to the resources that are wanted, in dependency order. Pure.
 
-use std::net::Ipv4Addr;
+use std::net::{Ipv4Addr, Ipv6Addr};
 use std::path::{Path, PathBuf};
 
-use ipnet::Ipv4Net;
+use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
@@ -11,7 +11,7 @@ use crate::names::{ContainerName, NetworkName, Slug};
 use crate::net::spec::{Bridge, BridgeRules, Firewall, MacAddr, Netns, PortRules, Uplink, Veth};
 use crate::oci::spec::Container;
 use crate::resource::Resource;
-use crate::spec::NetworkSpec;
+use crate::spec::{NetworkAddresses6, NetworkSpec};
 
 /// The address ranges bottles are given when none is asked for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -57,19 +57,25 @@ pub fn link_group(network: &NetworkName) -> u32 {
 pub fn network(spec: &NetworkSpec) -> Vec<Resource> {
     let bridge = spec.name.bridge();
     let mut resources = vec![Resource::Firewall(Firewall {})];
-    if let (Some(device), false) = (&spec.uplink, spec.internal) {
+    if let (Some(device), false) = (&spec.uplink, spec.policy.internal) {
         resources.push(Resource::Uplink(Uplink { device: device.clone() }));
     }
     // The rules before the links: from its first moment a bridge is closed.
     resources.push(Resource::BridgeRules(BridgeRules {
         bridge: bridge.clone(),
-        internal: spec.internal,
+        gateway: spec.addresses.gateway(),
+        gateway6: spec.addresses6.map(|a| a.gateway()),
+        internal: spec.policy.internal,
+        egress: spec.policy.egress.clone(),
+        host_ports: spec.policy.host_ports.clone(),
+        log_group: spec.log_group,
     }));
     resources.push(Resource::Bridge(Bridge {
         name: bridge,
         network: spec.name.clone(),
         subnet: spec.addresses.subnet(),
         gateway: spec.addresses.gateway(),
+        gateway6: spec.addresses6.map(|a| prefixed(a.gateway(), a)),
         mac: MacAddr::of_gateway(spec.addresses.gateway()),
         mtu: spec.mtu,
         group: link_group(&spec.name),
@@ -93,8 +99,11 @@ pub fn port(
     network: &NetworkSpec,
     name: &ContainerName,
     ip: Ipv4Addr,
+    ip6: Option<Ipv6Addr>,
     netns_dir: &Path,
 ) -> Vec<Resource> {
+    // Without a range the network has no IPv6.
+    let ip6 = ip6.zip(network.addresses6);
     let addresses = network.addresses;
     let netns = netns_path(netns_dir, name);
     let veth = Veth {
@@ -105,9 +114,11 @@ pub fn port(
         netns: netns.clone(),
         mac: MacAddr::of_host_end(ip),
         address: Ipv4Net::new_assert(ip, addresses.subnet().prefix_len()),
+        address6: ip6.map(|(ip, addresses)| prefixed(ip, addresses)),
         peer_mac: MacAddr::of_bundle(ip),
         gateway: addresses.gateway(),
-        internal: network.internal,
+        gateway6: network.addresses6.map(|a| a.gateway()),
+        internal: network.policy.internal,
         mtu: network.mtu,
         group: link_group(&network.name),
     };
@@ -118,14 +129,20 @@ pub fn port(
             veth: veth.name.clone(),
             mac: veth.peer_mac,
             ip,
+            ip6: ip6.map(|(ip, _)| ip),
         }),
         Resource::Veth(veth),
     ]
 }
 
+/// An address with its subnet's prefix length.
+fn prefixed(ip: Ipv6Addr, addresses: NetworkAddresses6) -> Ipv6Net {
+    Ipv6Net::new_assert(ip, addresses.subnet().prefix_len())
+}
+
 /// All resources of a bundle, the container last.
 pub fn bundle(network: &NetworkSpec, container: Container, netns_dir: &Path) -> Vec<Resource> {
-    let mut resources = port(network, &container.name, container.ip, netns_dir);
+    let mut resources = port(network, &container.name, container.ip, container.ip6, netns_dir);
     resources.push(Resource::Container(Box::new(container)));
     resources
 }
@@ -162,10 +179,19 @@ pub struct BottleView {
     pub gateway: Ipv4Addr,
     /// The pinned address.
     pub bundle_ip: Ipv4Addr,
+    /// The network's IPv6 range, if it has IPv6.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub subnet6: Option<Ipv6Net>,
+    /// The bridge's IPv6 address.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub gateway6: Option<Ipv6Addr>,
+    /// The pinned IPv6 address.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub bundle_ip6: Option<Ipv6Addr>,
     /// `eth0`'s address on the wire.
     pub mac: MacAddr,
-    /// What a VM's allowlist needs: the pinned address alone.
-    pub allow_cidrs: Vec<Ipv4Net>,
+    /// What a VM's allowlist needs: the pinned addresses alone.
+    pub allow_cidrs: Vec<IpNet>,
     /// The network namespace's path.
     pub netns: PathBuf,
 }
@@ -177,8 +203,10 @@ impl BottleView {
         network: &NetworkSpec,
         container: &ContainerName,
         ip: Ipv4Addr,
+        ip6: Option<Ipv6Addr>,
         netns_dir: &Path,
     ) -> Self {
+        let pinned6 = ip6.map(|ip| IpNet::from(Ipv6Net::new_assert(ip, 128)));
         Self {
             slug: slug.clone(),
             network: network.name.clone(),
@@ -187,8 +215,14 @@ impl BottleView {
             subnet: network.addresses.subnet(),
             gateway: network.addresses.gateway(),
             bundle_ip: ip,
+            subnet6: network.addresses6.map(|a| a.subnet()),
+            gateway6: network.addresses6.map(|a| a.gateway()),
+            bundle_ip6: ip6,
             mac: MacAddr::of_bundle(ip),
-            allow_cidrs: vec![Ipv4Net::new_assert(ip, 32)],
+            allow_cidrs: [IpNet::from(Ipv4Net::new_assert(ip, 32))]
+                .into_iter()
+                .chain(pinned6)
+                .collect(),
             netns: netns_path(netns_dir, container),
         }
     }
@@ -200,6 +234,7 @@ mod tests {
 
     use super::*;
     use crate::names::Prefix;
+    use crate::net::policy::NetworkPolicy;
     use crate::spec::NetworkAddresses;
 
     fn spec(internal: bool) -> NetworkSpec {
@@ -207,7 +242,9 @@ mod tests {
         NetworkSpec {
             name: Prefix::default().network(&slug),
             addresses: NetworkAddresses::new("192.168.7.0/24".parse().unwrap(), None).unwrap(),
-            internal,
+            addresses6: None,
+            policy: NetworkPolicy { internal, ..NetworkPolicy::default() },
+            log_group: None,
             mtu: 1400,
             uplink: Some(crate::names::IfName::new("eth0").unwrap()),
         }
@@ -232,8 +269,13 @@ mod tests {
         let plan = network(&spec(false));
         assert_eq!(shared_count(&plan), 3);
         assert!(matches!(plan.last(), Some(Resource::Bridge(_))));
-        let port =
-            port(&spec(false), &spec_container(), Ipv4Addr::new(192, 168, 7, 2), Path::new("/n"));
+        let port = port(
+            &spec(false),
+            &spec_container(),
+            Ipv4Addr::new(192, 168, 7, 2),
+            None,
+            Path::new("/n"),
+        );
         let kinds: Vec<String> = port.iter().map(ToString::to_string).collect();
         assert!(kinds[0].starts_with("network namespace"), "{kinds:?}");
         assert!(kinds[1].starts_with("firewall entries"), "{kinds:?}");
@@ -249,8 +291,14 @@ mod tests {
     fn view_holds_what_an_allowlist_needs() {
         let slug = Slug::new("demo").unwrap();
         let ip = Ipv4Addr::new(192, 168, 7, 2);
-        let view =
-            BottleView::new(&slug, &spec(false), &spec_container(), ip, Path::new("/run/netns"));
+        let view = BottleView::new(
+            &slug,
+            &spec(false),
+            &spec_container(),
+            ip,
+            None,
+            Path::new("/run/netns"),
+        );
         let json = serde_json::to_value(&view).unwrap();
         assert_eq!(json["allow_cidrs"][0], "192.168.7.2/32");
         assert_eq!(json["netns"], "/run/netns/claude-bottle-sidecars-demo");

@@ -1,14 +1,16 @@
 //! What a caller asks for, as values: a network's addresses and a bundle's launch. Pure.
 
 use std::collections::BTreeMap;
-use std::net::Ipv4Addr;
+use std::net::{Ipv4Addr, Ipv6Addr};
 use std::path::PathBuf;
 
-use ipnet::Ipv4Net;
+use ipnet::{Ipv4Net, Ipv6Net};
 use serde::{Deserialize, Serialize};
 
 use crate::error::{Classify, ErrorKind};
 use crate::names::{IfName, NetworkName, Slug};
+use crate::net::policy::NetworkPolicy;
+pub use crate::spec6::{AddressError6, NetworkAddresses6};
 
 /// The smallest network: its own address, the gateway, the bundle and the broadcast address.
 pub const LONGEST_PREFIX: u8 = 30;
@@ -171,8 +173,15 @@ pub struct NetworkSpec {
     pub name: NetworkName,
     /// Its addresses.
     pub addresses: NetworkAddresses,
-    /// No way out at all.
-    pub internal: bool,
+    /// Its IPv6 addresses; IPv6 is off if `None`.
+    #[serde(default)]
+    pub addresses6: Option<NetworkAddresses6>,
+    /// What it may be used for.
+    #[serde(flatten)]
+    pub policy: NetworkPolicy,
+    /// The netlink group that denied packets are told to, if the policy wants them kept.
+    #[serde(default)]
+    pub log_group: Option<u16>,
     /// In bytes.
     pub mtu: u32,
     /// The device that leads out, if the host has one.
@@ -267,6 +276,9 @@ pub struct BundleLaunchSpec {
     pub gateway: Ipv4Addr,
     /// The pinned address.
     pub bundle_ip: Ipv4Addr,
+    /// The pinned IPv6 address; the second of the network's range unless given, where the network
+    /// has IPv6.
+    pub bundle_ip6: Option<Ipv6Addr>,
     /// The daemons of the embedded image, as csv; `None` leaves the choice to the image.
     pub daemons_csv: Option<String>,
     /// `NAME=VALUE`, or `NAME` to take the value from the caller's environment.
@@ -302,8 +314,14 @@ pub struct BottleSpec {
     pub gateway: Option<Ipv4Addr>,
     /// The pinned address.
     pub bundle_ip: Option<Ipv4Addr>,
-    /// No way out of the network at all.
-    pub internal: bool,
+    /// The network's IPv6 range; IPv6 is off if `None`.
+    pub subnet6: Option<Ipv6Net>,
+    /// The network's IPv6 gateway.
+    pub gateway6: Option<Ipv6Addr>,
+    /// The pinned IPv6 address.
+    pub bundle_ip6: Option<Ipv6Addr>,
+    /// What the network may be used for.
+    pub policy: NetworkPolicy,
     /// In bytes; that of the device that leads out unless given.
     pub mtu: Option<u32>,
     /// The image, by name.

@@ -352,7 +352,9 @@ mod tests {
         let spec = NetworkSpec {
             name: Prefix::default().network(&Slug::new("demo").unwrap()),
             addresses: NetworkAddresses::new("192.168.7.0/24".parse().unwrap(), None).unwrap(),
-            internal: false,
+            addresses6: None,
+            policy: crate::net::policy::NetworkPolicy::default(),
+            log_group: None,
             mtu: 1500,
             uplink: None,
         };

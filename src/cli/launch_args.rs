@@ -1,15 +1,15 @@
 //! The options of a launch, shared by `plan`, `up` and `start`; named as Docker's.
 
 use std::collections::BTreeMap;
-use std::net::Ipv4Addr;
+use std::net::{Ipv4Addr, Ipv6Addr};
 use std::path::PathBuf;
 
 use carboy::spec::{LimitOptions, SecurityOptions};
 use carboy::{BottleSpec, LaunchOptions, RunOptions, Slug};
 use clap::Args;
-use ipnet::Ipv4Net;
 
 use super::exit::Failure;
+use super::network_args::NetworkArgs;
 
 /// The image every bottle runs unless another is named.
 const DEFAULT_IMAGE: &str = carboy::oci::embedded::REFERENCE;
@@ -162,24 +162,17 @@ struct SecurityArgs {
 pub(super) struct BottleArgs {
     /// The bottle
     slug: Slug,
-    /// The image
+    /// The image: a name; `up` also takes a place as `image load` does, and loads it
     #[arg(long, value_name = "NAME", default_value = DEFAULT_IMAGE)]
     image: String,
-    /// The network's range; chosen from the pool unless given
-    #[arg(long, value_name = "CIDR")]
-    subnet: Option<Ipv4Net>,
-    /// The bridge's address; the first of the range unless given
-    #[arg(long, value_name = "IP")]
-    gateway: Option<Ipv4Addr>,
+    #[command(flatten)]
+    network: NetworkArgs,
     /// The bundle's address; the second of the range unless given
     #[arg(long, value_name = "IP")]
     ip: Option<Ipv4Addr>,
-    /// Give the network no way out at all
-    #[arg(long)]
-    internal: bool,
-    /// The network's MTU; that of the default route's device unless given
-    #[arg(long, value_name = "BYTES", value_parser = clap::value_parser!(u32).range(576..=65535))]
-    mtu: Option<u32>,
+    /// The bundle's IPv6 address; the second of the range unless given
+    #[arg(long, value_name = "IP")]
+    ip6: Option<Ipv6Addr>,
     #[command(flatten)]
     launch: LaunchArgs,
     /// The command to run instead of the image's
@@ -190,13 +183,17 @@ pub(super) struct BottleArgs {
 impl BottleArgs {
     /// The bottle that was asked for.
     pub(super) fn spec(self) -> Result<BottleSpec, Failure> {
+        let wish = self.network.wish()?;
         Ok(BottleSpec {
             slug: self.slug,
-            subnet: self.subnet,
-            gateway: self.gateway,
+            subnet: wish.subnet,
+            gateway: wish.gateway,
             bundle_ip: self.ip,
-            internal: self.internal,
-            mtu: self.mtu,
+            subnet6: wish.subnet6,
+            gateway6: wish.gateway6,
+            bundle_ip6: self.ip6,
+            policy: wish.policy,
+            mtu: wish.mtu,
             image: self.image,
             options: self.launch.options(self.command)?,
         })

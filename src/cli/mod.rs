@@ -10,6 +10,7 @@ mod launch_args;
 mod logs;
 mod name;
 mod network;
+mod network_args;
 mod output;
 mod plan;
 mod ps;

@@ -1,14 +1,13 @@
 //! `carboy network`.
 
-use std::net::Ipv4Addr;
 use std::process::ExitCode;
 
 use carboy::engine::Listing;
 use carboy::{Engine, NetworkName, NetworkRequest};
-use ipnet::Ipv4Net;
 use serde_json::json;
 
 use super::exit::Failure;
+use super::network_args::{NetworkArgs, NetworkWish};
 use super::output::{Output, table};
 
 /// Create, remove and list networks
@@ -24,18 +23,8 @@ enum Verb {
     Create {
         /// Its name
         name: NetworkName,
-        /// Its range; chosen from the pool unless given
-        #[arg(long, value_name = "CIDR")]
-        subnet: Option<Ipv4Net>,
-        /// The bridge's address; the first of the range unless given
-        #[arg(long, value_name = "IP")]
-        gateway: Option<Ipv4Addr>,
-        /// Give it no way out at all
-        #[arg(long)]
-        internal: bool,
-        /// Its MTU; that of the default route's device unless given
-        #[arg(long, value_name = "BYTES", value_parser = clap::value_parser!(u32).range(576..=65535))]
-        mtu: Option<u32>,
+        #[command(flatten)]
+        network: NetworkArgs,
     },
     /// Remove networks
     Rm {
@@ -58,9 +47,12 @@ enum Verb {
 impl Args {
     pub(super) fn run(self, engine: &Engine, output: &Output) -> Result<ExitCode, Failure> {
         match self.verb {
-            Verb::Create { name, subnet, gateway, internal, mtu } => {
+            Verb::Create { name, network } => {
                 let seed = name.to_string();
-                let request = NetworkRequest { name, subnet, gateway, internal, mtu, seed };
+                let NetworkWish { subnet, gateway, subnet6, gateway6, policy, mtu } =
+                    network.wish()?;
+                let request =
+                    NetworkRequest { name, subnet, gateway, subnet6, gateway6, policy, mtu, seed };
                 let report = engine.create_network(&request)?;
                 let value = json!({ "name": report.name, "changed": report.changed });
                 output.data(&value, || report.name.to_string());

@@ -1,12 +1,13 @@
 //! `carboy start`.
 
-use std::net::Ipv4Addr;
+use std::net::{Ipv4Addr, Ipv6Addr};
 use std::process::ExitCode;
 
 use carboy::{BundleLaunchSpec, Engine, LaunchOptions, NetworkName, Slug};
 use serde_json::json;
 
 use super::exit::Failure;
+use super::image::load::image_name;
 use super::launch_args::LaunchArgs;
 use super::output::Output;
 
@@ -15,7 +16,7 @@ use super::output::Output;
 pub(super) struct Args {
     /// The bottle
     slug: Slug,
-    /// The image
+    /// The image: a name, or a place as `image load` takes it
     image: String,
     /// The command to run instead of the image's
     #[arg(trailing_var_arg = true, allow_hyphen_values = true, value_name = "COMMAND")]
@@ -26,6 +27,9 @@ pub(super) struct Args {
     /// The bundle's address
     #[arg(long, value_name = "IP")]
     ip: Ipv4Addr,
+    /// The bundle's IPv6 address; the second of the network's range unless given
+    #[arg(long, value_name = "IP")]
+    ip6: Option<Ipv6Addr>,
     #[command(flatten)]
     launch: LaunchArgs,
 }
@@ -41,10 +45,11 @@ impl Args {
             subnet: network.subnet,
             gateway: network.gateway,
             bundle_ip: self.ip,
+            bundle_ip6: self.ip6,
             daemons_csv,
             environment,
             volumes,
-            image: self.image,
+            image: image_name(engine, output, self.image)?,
             run,
         };
         let report = engine.start(&spec, &super::inherited)?;

@@ -5,6 +5,7 @@ use std::process::ExitCode;
 use carboy::Engine;
 
 use super::exit::Failure;
+use super::image::load::image_name;
 use super::launch_args::BottleArgs;
 use super::output::Output;
 use super::plan;
@@ -21,7 +22,9 @@ pub(super) struct Args {
 
 impl Args {
     pub(super) fn run(self, engine: &Engine, output: &Output) -> Result<ExitCode, Failure> {
-        let report = engine.up(&self.bottle.spec()?, self.replace, &super::inherited)?;
+        let mut spec = self.bottle.spec()?;
+        spec.image = image_name(engine, output, spec.image)?;
+        let report = engine.up(&spec, self.replace, &super::inherited)?;
         output.notes(&report.plan.notes);
         output.data(&report, || {
             let slug = &report.plan.view.slug;

@@ -73,8 +73,8 @@ impl Engine {
     }
 
     fn plan_report(&self, network: &NetworkSpec, container: &Container) -> PlanReport {
-        let Container { slug, name, ip, image, .. } = container;
-        let view = BottleView::new(slug, network, name, *ip, &self.config.netns);
+        let Container { slug, name, ip, ip6, image, .. } = container;
+        let view = BottleView::new(slug, network, name, *ip, *ip6, &self.config.netns);
         PlanReport { view, image: image.clone(), notes: Vec::new() }
     }
 
@@ -83,7 +83,9 @@ impl Engine {
             name: self.config.prefix.network(&spec.slug),
             subnet: spec.subnet,
             gateway: spec.gateway,
-            internal: spec.internal,
+            subnet6: spec.subnet6,
+            gateway6: spec.gateway6,
+            policy: spec.policy.clone(),
             mtu: spec.mtu,
             seed: spec.slug.to_string(),
         }
@@ -97,8 +99,9 @@ impl Engine {
         inherited: &impl Fn(&str) -> Option<String>,
     ) -> Result<(Container, Vec<String>), Error> {
         let ip = network.addresses.bundle_ip(spec.bundle_ip)?;
+        let ip6 = network::bundle_ip6(network, spec.bundle_ip6)?;
         let (image, options) = (&spec.image, &spec.options);
-        let wish = Wish { slug: &spec.slug, ip, image, options, embedded };
+        let wish = Wish { slug: &spec.slug, ip, ip6, image, options, embedded };
         self.container(network, &wish, inherited)
     }
 
@@ -116,7 +119,7 @@ impl Engine {
     ) -> Result<UpReport, Error> {
         Self::require_bundle_privileges()?;
         let request = self.network_request(spec);
-        network::check_addresses(&request, spec.bundle_ip)?;
+        network::check_addresses(&request, spec.bundle_ip, spec.bundle_ip6)?;
         let name = self.config.prefix.container(&spec.slug);
         let locks = self.lock_both(&request.name, &name)?;
         let result = self.up_locked(spec, &request, &name, replace, inherited);

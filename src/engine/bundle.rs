@@ -1,7 +1,7 @@
 //! Bundles: start, stop, exec, and what `up` and `down` need of them.
 
 use std::fs;
-use std::net::Ipv4Addr;
+use std::net::{Ipv4Addr, Ipv6Addr};
 use std::path::Path;
 use std::time::Duration;
 
@@ -110,7 +110,9 @@ impl Engine {
         }
         let options = spec.options();
         let embedded = Embedded::Unpack;
-        let wish = Wish { slug: &spec.slug, ip, image: &spec.image, options: &options, embedded };
+        let ip6 = super::network::bundle_ip6(&network.spec, spec.bundle_ip6)?;
+        let (slug, image) = (&spec.slug, spec.image.as_str());
+        let wish = Wish { slug, ip, ip6, image, options: &options, embedded };
         let _hold = self.hold_images()?;
         let (container, notes) = self.container(&network.spec, &wish, inherited)?;
         let mut host = self.host();
@@ -145,7 +147,7 @@ impl Engine {
         inherited: &impl Fn(&str) -> Option<String>,
     ) -> Result<(Container, Vec<String>), Error> {
         let image = self.find_image(wish.image, wish.embedded)?;
-        let place = Place { ip: wish.ip, internal: network.internal };
+        let place = Place { ip: wish.ip, ip6: wish.ip6, internal: network.policy.internal };
         let options = wish.options;
         let init = if options.run.init { Some(self.init_program(wish.embedded)?) } else { None };
         let reference = ImageRef { reference: image.reference, digest: image.digest };
@@ -291,6 +293,7 @@ impl Engine {
             layers: Vec::new(),
             netns: plan::netns_path(&self.config.netns, name),
             ip,
+            ip6: None,
             internal: false,
             process: Process {
                 args: Vec::new(),
@@ -302,6 +305,7 @@ impl Engine {
             tmpfs: Vec::new(),
             secrets: Vec::new(),
             security: Security::default(),
+            image_volumes: Vec::new(),
             limits: Limits::default(),
             read_only: false,
             init: false,
@@ -394,6 +398,7 @@ fn check_file_system(root: &Path) -> Result<(), Error> {
 pub(super) struct Wish<'a> {
     pub(super) slug: &'a Slug,
     pub(super) ip: Ipv4Addr,
+    pub(super) ip6: Option<Ipv6Addr>,
     pub(super) image: &'a str,
     pub(super) options: &'a LaunchOptions,
     pub(super) embedded: Embedded,

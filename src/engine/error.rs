@@ -10,7 +10,7 @@ use crate::names::NameError;
 use crate::net;
 use crate::oci;
 use crate::reconcile::{ApplyError, RemoveError};
-use crate::spec::AddressError;
+use crate::spec::{AddressError, AddressError6};
 use crate::state::StateError;
 
 /// An error of a verb.
@@ -23,6 +23,9 @@ pub enum Error {
     /// Addresses that cannot be.
     #[error(transparent)]
     Address(#[from] AddressError),
+    /// An IPv6 subnet, gateway or IP that cannot be.
+    #[error(transparent)]
+    Address6(#[from] AddressError6),
     /// A wish that makes no container.
     #[error(transparent)]
     Launch(#[from] LaunchError),
@@ -179,6 +182,7 @@ impl Classify for Error {
         match self {
             Self::Name(_) => ErrorKind::Usage,
             Self::Address(e) => e.kind(),
+            Self::Address6(e) => e.kind(),
             Self::Launch(e) => e.kind(),
             Self::Image(e) => e.kind(),
             Self::Runtime(e) => e.kind(),
@@ -204,6 +208,7 @@ impl Classify for Error {
         match self {
             Self::Name(_) => None,
             Self::Address(e) => e.hint(),
+            Self::Address6(e) => e.hint(),
             Self::Launch(e) => e.hint(),
             Self::Image(e) => e.hint(),
             Self::Runtime(e) => e.hint(),

@@ -1,12 +1,17 @@
-//! Images: find, load, list, remove.
+//! Images: find, load, list, tell, export, remove.
 
-use std::path::{Path, PathBuf};
+use std::io::Write;
+use std::path::PathBuf;
 
 use super::{Engine, Error};
 use crate::oci::digest::Digest;
 use crate::oci::reference::Reference;
+use crate::oci::rootfs_image::RootfsConfig;
 use crate::oci::source::Source;
-use crate::oci::store::{Hold, Image, ImageSummary, Loaded, Removed, Store};
+use crate::oci::store::{
+    ArchiveFormat, Hold, Image, ImageDetails, ImageSummary, Loaded, Pruned, Removed, Store,
+};
+use crate::oci::transport::Transport;
 use crate::oci::{StoreError, embedded};
 
 /// What becomes of the embedded image if the store does not have it.
@@ -73,14 +78,24 @@ impl Engine {
         Ok(image.layers.last().map(|layer| layer.join("sidecars")).unwrap_or_default())
     }
 
-    /// Loads the images of a docker-archive, an OCI archive or an OCI layout directory, under the
-    /// names it gives them or under `name`.
+    /// Loads the images of a file or directory, under the names it gives them or under `name`.
+    /// `config` is for a root file system, which has none of its own.
     ///
     /// # Errors
     /// The file is not there, is no image, is damaged or is for another kind of machine. Nothing
-    /// of the image at fault is kept.
-    pub fn load_image(&self, path: &Path, name: Option<&str>) -> Result<Vec<Loaded>, Error> {
-        Ok(self.store()?.load(&Source::open(path)?, name)?)
+    /// of the image at fault is kept. Or the transport is a registry's.
+    pub fn load_image(
+        &self,
+        transport: &Transport,
+        config: RootfsConfig,
+        name: Option<&str>,
+    ) -> Result<Vec<Loaded>, Error> {
+        match transport {
+            Transport::File(file) => Ok(self.store()?.load(&Source::of(file, config)?, name)?),
+            Transport::Registry(name) => {
+                Err(StoreError::InRegistry { name: name.to_string() }.into())
+            }
+        }
     }
 
     /// All images.
@@ -92,6 +107,45 @@ impl Engine {
         Ok(store.map(|store| store.list()).transpose()?.unwrap_or_default())
     }
 
+    /// Everything about one image.
+    ///
+    /// # Errors
+    /// There is no such image.
+    pub fn inspect_image(&self, name: &str) -> Result<ImageDetails, Error> {
+        Ok(self.store_with(name)?.inspect(name)?)
+    }
+
+    /// Gives an image a further name; returns its digest, and whether that changed anything.
+    ///
+    /// # Errors
+    /// There is no such image, or the new name cannot be one of it.
+    pub fn tag_image(&self, name: &str, new: &str) -> Result<(Digest, bool), Error> {
+        let store = self.store_with(name)?;
+        let _hold = store.hold()?;
+        Ok(store.tag(name, new)?)
+    }
+
+    /// Writes an image as an archive.
+    ///
+    /// # Errors
+    /// There is no such image, its blobs are not there, or it cannot be written: what was written
+    /// then is not whole.
+    pub fn export_image(
+        &self,
+        name: &str,
+        format: ArchiveFormat,
+        to: impl Write,
+    ) -> Result<(), Error> {
+        if name == embedded::REFERENCE {
+            // It is always at hand, and perhaps not in the store with all of its blobs.
+            let source = Source::from_bytes(embedded::ARCHIVE);
+            self.store()?.load(&source, Some(embedded::REFERENCE))?;
+        }
+        let store = self.store_with(name)?;
+        let _hold = store.hold()?;
+        Ok(store.export(name, format, to)?)
+    }
+
     /// Takes a name away; the image goes with its last one.
     ///
     /// # Errors
@@ -99,13 +153,36 @@ impl Engine {
     pub fn remove_image(&self, name: &str) -> Result<Removed, Error> {
         let store = self.store_with(name)?;
         let exclusive = store.exclusive()?;
-        let users = self.state.bundles()?;
-        let in_use: Vec<(Digest, String)> = users
-            .iter()
-            .filter_map(|(name, record)| {
-                Some((record.container()?.image.digest.clone(), name.to_string()))
-            })
-            .collect();
-        Ok(exclusive.remove(name, &in_use)?)
+        Ok(exclusive.remove(name, &self.images_in_use()?)?)
+    }
+
+    /// Removes images without a name that no bundle uses (with `all`: those with names, too), and
+    /// whatever no image needs. With `dry_run` nothing is removed, only told.
+    ///
+    /// # Errors
+    /// If the store cannot be read or changed.
+    pub fn prune_images(&self, all: bool, dry_run: bool) -> Result<Pruned, Error> {
+        let Some(store) = Store::look(&self.store_root())? else {
+            return Ok(Pruned { images: Vec::new(), freed: 0, changed: false });
+        };
+        if dry_run {
+            let exclusive = store.exclusive_look()?;
+            return Ok(exclusive.prune_dry(&self.images_in_use()?, all)?);
+        }
+        let exclusive = store.exclusive()?;
+        Ok(exclusive.prune(&self.images_in_use()?, all)?)
+    }
+
+    /// Which images the bundles use, running or not. Asked for only while nobody else may begin to.
+    fn images_in_use(&self) -> Result<Vec<(Digest, String)>, Error> {
+        let mut in_use = Vec::new();
+        for (name, record) in &self.state.bundles()? {
+            let Some(container) = record.container() else { continue };
+            in_use.push((container.image.digest.clone(), name.to_string()));
+            if container.init {
+                in_use.push((embedded::digest(), name.to_string()));
+            }
+        }
+        Ok(in_use)
     }
 }

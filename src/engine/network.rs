@@ -1,18 +1,19 @@
 //! Networks: create, remove, and what `up` needs of both.
 
-use std::net::Ipv4Addr;
+use std::net::{Ipv4Addr, Ipv6Addr};
 use std::time::Duration;
 
-use ipnet::Ipv4Net;
+use ipnet::{Ipv4Net, Ipv6Net};
 
 use super::{Engine, Error, rolled_back, settle};
 use crate::host::{HostError, KernelHost};
 use crate::names::NetworkName;
 use crate::net::overlap::{self, default_route};
+use crate::net::policy::NetworkPolicy;
 use crate::plan;
 use crate::reconcile::{self, Expect, RemoveError, Transaction};
 use crate::resource::Resource;
-use crate::spec::{NetworkAddresses, NetworkSpec};
+use crate::spec::{AddressError6, NetworkAddresses, NetworkAddresses6, NetworkSpec};
 use crate::state::{NetworkRecord, Phase, StateError};
 
 /// What is used where the host has no way out to take the value from.
@@ -27,8 +28,12 @@ pub struct NetworkRequest {
     pub subnet: Option<Ipv4Net>,
     /// The bridge's address.
     pub gateway: Option<Ipv4Addr>,
-    /// No way out at all.
-    pub internal: bool,
+    /// Its IPv6 range; IPv6 is off if `None`.
+    pub subnet6: Option<Ipv6Net>,
+    /// The bridge's IPv6 address.
+    pub gateway6: Option<Ipv6Addr>,
+    /// What it may be used for.
+    pub policy: NetworkPolicy,
     /// In bytes.
     pub mtu: Option<u32>,
     /// What the choice of a range begins with: the slug of a bottle.
@@ -60,7 +65,7 @@ impl Engine {
     /// kernel said. A network that was not there before is not there after.
     pub fn create_network(&self, request: &NetworkRequest) -> Result<NetworkReport, Error> {
         Self::require_network_privileges()?;
-        check_addresses(request, None)?;
+        check_addresses(request, None, None)?;
         let lock = self.state.lock_network(&request.name)?;
         let ensured = self.ensure_network(&mut self.host(), request);
         let released = self.release_network(&request.name, lock);
@@ -202,7 +207,9 @@ impl Engine {
         Ok(NetworkSpec {
             name: request.name.clone(),
             addresses,
-            internal: request.internal,
+            addresses6: request.addresses6()?,
+            policy: request.policy.clone().normalized(),
+            log_group: None,
             mtu: request.mtu.or(route.as_ref().map(|r| r.mtu)).unwrap_or(DEFAULT_MTU),
             uplink: route.map(|r| r.device),
         })
@@ -279,10 +286,23 @@ impl Engine {
         Ok(NetworkSpec {
             name: name.clone(),
             addresses: NetworkAddresses::new(subnet, None)?,
-            internal: false,
+            addresses6: None,
+            policy: NetworkPolicy::default(),
+            log_group: None,
             mtu: DEFAULT_MTU,
             uplink: default_route()?.map(|r| r.device),
         })
+    }
+}
+
+impl NetworkRequest {
+    /// The IPv6 addresses, if IPv6 is asked for.
+    pub(super) fn addresses6(&self) -> Result<Option<NetworkAddresses6>, AddressError6> {
+        match (self.subnet6, self.gateway6) {
+            (Some(subnet), gateway) => NetworkAddresses6::new(subnet, gateway).map(Some),
+            (None, Some(ip)) => Err(AddressError6::NoSubnet { role: "gateway", ip }),
+            (None, None) => Ok(None),
+        }
     }
 }
 
@@ -290,7 +310,15 @@ impl Engine {
 pub(super) fn check_addresses(
     request: &NetworkRequest,
     bundle_ip: Option<Ipv4Addr>,
+    bundle_ip6: Option<Ipv6Addr>,
 ) -> Result<(), Error> {
+    match (request.addresses6()?, bundle_ip6) {
+        (Some(addresses), ip) => {
+            addresses.bundle_ip(ip)?;
+        }
+        (None, Some(ip)) => return Err(AddressError6::NoSubnet { role: "IP", ip }.into()),
+        (None, None) => {}
+    }
     if let Some(subnet) = request.subnet {
         NetworkAddresses::new(subnet, request.gateway)?.bundle_ip(bundle_ip)?;
     }
@@ -309,6 +337,36 @@ pub(super) fn differences(request: &NetworkRequest, there: &NetworkSpec) -> Vec<
     differ("subnet", addresses.subnet().to_string(), request.subnet.map(|s| s.to_string()));
     differ("gateway", addresses.gateway().to_string(), request.gateway.map(|g| g.to_string()));
     differ("mtu", there.mtu.to_string(), request.mtu.map(|m| m.to_string()));
-    differ("internal", there.internal.to_string(), Some(request.internal.to_string()));
+    let (was, is) = (&there.policy, request.policy.clone().normalized());
+    let subnet6 = |subnet: Option<Ipv6Net>| subnet.map_or("none".to_owned(), |s| s.to_string());
+    let there6 = subnet6(there.addresses6.map(|a| a.subnet()));
+    differ("IPv6 subnet", there6, Some(subnet6(request.subnet6)));
+    let gateway6 = there.addresses6.map(|a| a.gateway().to_string()).unwrap_or_default();
+    differ("IPv6 gateway", gateway6, request.gateway6.map(|g| g.to_string()));
+    differ("internal", was.internal.to_string(), Some(is.internal.to_string()));
+    let egress = |p: &NetworkPolicy| match &p.egress {
+        Some(egress) => list(egress),
+        None => "everything".to_owned(),
+    };
+    differ("egress", egress(was), Some(egress(&is)));
+    differ("host ports", list(&was.host_ports), Some(list(&is.host_ports)));
+    differ("log-drops", was.log_drops.to_string(), Some(is.log_drops.to_string()));
     all
+}
+
+/// The bundle's IPv6 address on the network: none where the network has no IPv6.
+pub(super) fn bundle_ip6(
+    network: &NetworkSpec,
+    ip: Option<Ipv6Addr>,
+) -> Result<Option<Ipv6Addr>, AddressError6> {
+    match (network.addresses6, ip) {
+        (Some(addresses), ip) => addresses.bundle_ip(ip).map(Some),
+        (None, Some(ip)) => Err(AddressError6::NoSubnet { role: "IP", ip }),
+        (None, None) => Ok(None),
+    }
+}
+
+fn list(items: &[impl std::fmt::Display]) -> String {
+    let items: Vec<String> = items.iter().map(ToString::to_string).collect();
+    if items.is_empty() { "none".to_owned() } else { items.join(" ") }
 }

@@ -2,11 +2,12 @@
 
 use std::path::PathBuf;
 
-use ipnet::Ipv4Net;
+use ipnet::{Ipv4Net, Ipv6Net};
 use serde::Serialize;
 
 use super::{Engine, Error};
 use crate::names::{NetworkName, Slug};
+use crate::net::policy::NetworkPolicy;
 use crate::oci::helper::monitor::log_dir;
 use crate::oci::log::{LOG_FILE, LogReader};
 use crate::oci::runtime_spec::DEFAULT_PIDS;
@@ -15,7 +16,7 @@ use crate::oci::status::ContainerState;
 use crate::oci::{cgroup, spec::Limits, usage};
 use crate::plan::BottleView;
 use crate::resource::Resource;
-use crate::spec::{NetworkAddresses, NetworkSpec};
+use crate::spec::{NetworkAddresses, NetworkAddresses6, NetworkSpec};
 use crate::state::{BundleRecord, StateError};
 
 /// What there is, as far as its records can be read.
@@ -93,8 +94,15 @@ pub struct NetworkStatus {
     pub subnet: Ipv4Net,
     /// The bridge's address.
     pub gateway: std::net::Ipv4Addr,
-    /// No way out at all.
-    pub internal: bool,
+    /// Its IPv6 range, if it has IPv6.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub subnet6: Option<Ipv6Net>,
+    /// The bridge's IPv6 address.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub gateway6: Option<std::net::Ipv6Addr>,
+    /// What it may be used for.
+    #[serde(flatten)]
+    pub policy: NetworkPolicy,
     /// In bytes.
     pub mtu: u32,
     /// The device that leads out, if the host has one.
@@ -186,8 +194,12 @@ impl Engine {
             Some(container) => container.ip,
             None => network.addresses.bundle_ip(None)?,
         };
+        let ip6 = container.map_or_else(
+            || super::network::bundle_ip6(network, None),
+            |container| Ok(container.ip6),
+        )?;
         let mut status = BottleStatus {
-            view: BottleView::new(slug, network, &name, ip, &self.config.netns),
+            view: BottleView::new(slug, network, &name, ip, ip6, &self.config.netns),
             image: container.map(|c| c.image.clone()),
             state: BottleState::Absent,
             pid: None,
@@ -262,7 +274,9 @@ impl Engine {
             bridge: name.bridge().to_string(),
             subnet: spec.addresses.subnet(),
             gateway: spec.addresses.gateway(),
-            internal: spec.internal,
+            subnet6: spec.addresses6.map(|a| a.subnet()),
+            gateway6: spec.addresses6.map(|a| a.gateway()),
+            policy: spec.policy,
             mtu: spec.mtu,
             uplink: spec.uplink.map(|u| u.to_string()),
             bundles: users.into_iter().map(|(container, _)| container.to_string()).collect(),
@@ -281,7 +295,11 @@ fn network_of(record: &BundleRecord) -> Option<NetworkSpec> {
     Some(NetworkSpec {
         name: record.network.clone(),
         addresses: NetworkAddresses::new(veth.address.trunc(), Some(veth.gateway)).ok()?,
-        internal: veth.internal,
+        addresses6: veth
+            .address6
+            .and_then(|a| NetworkAddresses6::new(a.trunc(), veth.gateway6).ok()),
+        policy: NetworkPolicy { internal: veth.internal, ..NetworkPolicy::default() },
+        log_group: None,
         mtu: veth.mtu,
         uplink: None,
     })

@@ -3,6 +3,7 @@
 use std::io;
 use std::path::PathBuf;
 
+use super::mounts::IMAGE_VOLUMES_MAX;
 use crate::error::{Classify, ErrorKind};
 use crate::oci::capabilities::CapabilityError;
 use crate::oci::env_file::{self, EnvFileError};
@@ -53,6 +54,12 @@ pub enum LaunchError {
         name: String,
         /// The names it has.
         known: String,
+    },
+    /// An image that declares more volumes than any real one.
+    #[error("the image declares {count} volumes, at most {IMAGE_VOLUMES_MAX} are allowed")]
+    ImageVolumes {
+        /// How many.
+        count: usize,
     },
     /// A volume's source that is not there.
     #[error("volume source {} does not exist", path.display())]

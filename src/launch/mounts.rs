@@ -14,10 +14,14 @@ use crate::oci::tmpfs::{self, Tmpfs};
 use crate::oci::volume::{self, VolumeArg, VolumeError};
 use crate::spec::LaunchOptions;
 
-/// Everything that is mounted at the user's wish.
+/// Volumes an image may declare; each is a mount.
+pub(super) const IMAGE_VOLUMES_MAX: usize = 64;
+
+/// Everything that is mounted at the user's wish, or at the image's.
 pub(super) struct Mounts {
     /// The outer ones before those that lie in them.
     pub(super) volumes: Vec<Volume>,
+    pub(super) image_volumes: Vec<PathBuf>,
     pub(super) tmpfs: Vec<Tmpfs>,
     pub(super) secrets: Vec<Secret>,
 }
@@ -25,6 +29,7 @@ pub(super) struct Mounts {
 impl Mounts {
     /// Reads and checks all wishes, also against each other.
     pub(super) fn of(
+        image: Option<&oci_spec::image::Config>,
         options: &LaunchOptions,
         name: &ContainerName,
         inherited: &impl Fn(&str) -> Option<String>,
@@ -43,7 +48,10 @@ impl Mounts {
             let (destination, reason) = (destination.clone(), "the secrets are there");
             return Err(VolumeError::Reserved { destination, reason }.into());
         }
+        taken.extend((!secrets.is_empty()).then(|| PathBuf::from(secret::DIRECTORY)));
+        let image_volumes = image_volumes(image, &taken)?;
         if run.read_only && !run.no_read_only_tmpfs {
+            taken.extend(image_volumes.iter().cloned());
             tmpfs.extend(tmpfs::of_read_only_root(&taken));
         }
         tmpfs.sort_by(|a, b| a.destination.cmp(&b.destination));
@@ -59,8 +67,21 @@ impl Mounts {
             volumes.push(Volume { source, destination, read_only });
         }
         volumes.sort_by_key(|v| v.destination.components().count());
-        Ok(Self { volumes, tmpfs, secrets })
+        Ok(Self { volumes, image_volumes, tmpfs, secrets })
     }
+}
+
+/// The volumes that the image declares, as far as they get a file system of their own.
+fn image_volumes(
+    image: Option<&oci_spec::image::Config>,
+    taken: &[PathBuf],
+) -> Result<Vec<PathBuf>, LaunchError> {
+    let declared = image.and_then(|config| config.volumes().as_deref()).unwrap_or_default();
+    let places = volume::of_image(declared, taken);
+    if places.len() > IMAGE_VOLUMES_MAX {
+        return Err(LaunchError::ImageVolumes { count: places.len() });
+    }
+    Ok(places)
 }
 
 /// Without SELinux a label means nothing, and asking for one is no mistake: as with Docker.

@@ -303,6 +303,7 @@ mod tests {
             network: "net".parse().unwrap(),
             subnet: "192.168.7.0/24".parse().unwrap(),
             gateway: "192.168.7.1".parse().unwrap(),
+            gateway6: None,
             mac: MacAddr([2; 6]),
             mtu: 1500,
             group: 7,

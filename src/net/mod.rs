@@ -24,6 +24,7 @@ pub mod netns;
 mod nft;
 mod nft_expr;
 pub mod overlap;
+pub mod policy;
 pub mod port_rules;
 pub mod ruleset;
 pub mod spec;

@@ -1,13 +1,14 @@
 //! The network resources of a bottle as values: what is wanted, not how it is made. Pure.
 
 use std::fmt;
-use std::net::Ipv4Addr;
+use std::net::{Ipv4Addr, Ipv6Addr};
 use std::path::PathBuf;
 
-use ipnet::Ipv4Net;
+use ipnet::{Ipv4Net, Ipv6Net};
 use serde::{Deserialize, Serialize};
 
 use crate::names::{ContainerName, IfName, NetworkName};
+use crate::net::policy::{Egress, HostPort};
 
 /// The name of the interface inside a bundle.
 pub const CONTAINER_IFNAME: &str = "eth0";
@@ -110,6 +111,9 @@ pub struct Bridge {
     pub subnet: Ipv4Net,
     /// The bridge's own address; inside the subnet.
     pub gateway: Ipv4Addr,
+    /// The same for IPv6, which is off if `None`: the bridge's own address and its subnet's prefix.
+    #[serde(default)]
+    pub gateway6: Option<Ipv6Net>,
     /// Pinned, for it would otherwise follow the ports.
     pub mac: MacAddr,
     /// In bytes.
@@ -123,8 +127,22 @@ pub struct Bridge {
 pub struct BridgeRules {
     /// The bridge.
     pub bridge: IfName,
+    /// The bridge's own address, where the host's open ports are.
+    pub gateway: Ipv4Addr,
+    /// The bridge's own IPv6 address.
+    #[serde(default)]
+    pub gateway6: Option<Ipv6Addr>,
     /// No way out of the bridge at all.
     pub internal: bool,
+    /// The only ways out; every one if `None`.
+    #[serde(default)]
+    pub egress: Option<Vec<Egress>>,
+    /// The host's ports that are open.
+    #[serde(default)]
+    pub host_ports: Vec<HostPort>,
+    /// The netlink group that denied packets are told to; none are if `None`.
+    #[serde(default)]
+    pub log_group: Option<u16>,
 }
 
 /// A named network namespace, as `ip netns` knows them.
@@ -154,10 +172,16 @@ pub struct Veth {
     pub mac: MacAddr,
     /// The pinned address and the length of the subnet's prefix.
     pub address: Ipv4Net,
+    /// The same for IPv6, which is off if `None`.
+    #[serde(default)]
+    pub address6: Option<Ipv6Net>,
     /// `eth0`'s address on the wire.
     pub peer_mac: MacAddr,
     /// The gateway; the default route goes there unless `internal`.
     pub gateway: Ipv4Addr,
+    /// The IPv6 gateway, if there is IPv6.
+    #[serde(default)]
+    pub gateway6: Option<Ipv6Addr>,
     /// No default route.
     pub internal: bool,
     /// In bytes.
@@ -177,6 +201,9 @@ pub struct PortRules {
     pub mac: MacAddr,
     /// The only IPv4 source address.
     pub ip: Ipv4Addr,
+    /// The only IPv6 source address; no IPv6 at all if `None`.
+    #[serde(default)]
+    pub ip6: Option<Ipv6Addr>,
 }
 
 #[cfg(test)]

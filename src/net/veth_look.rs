@@ -259,6 +259,8 @@ mod tests {
             address: "10.0.0.2/24".parse().unwrap(),
             peer_mac: MacAddr([6; 6]),
             gateway: Ipv4Addr::new(10, 0, 0, 1),
+            address6: None,
+            gateway6: None,
             internal,
             mtu: 1500,
             group: 7,

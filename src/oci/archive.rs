@@ -11,6 +11,7 @@ use tar_core::EntryType;
 use tar_core::parse::{Limits, ParseError, ParseEvent, Parser};
 
 use super::error::{ArchiveFault, StoreError};
+use super::unpack::Compression;
 
 /// Bytes that can be read at any offset.
 #[derive(Clone, Debug)]
@@ -60,6 +61,14 @@ impl Section {
     /// Its length in bytes.
     pub(super) fn length(&self) -> u64 {
         self.length
+    }
+
+    /// How its content is compressed; reads nothing off.
+    pub(super) fn compression(&self) -> io::Result<Compression> {
+        let mut head = [0; Compression::MAGIC];
+        let read = self.bytes.read_at(&mut head, self.at)?;
+        let there = usize::try_from(self.left).map_or(read, |left| left.min(read));
+        Ok(Compression::of(&head[..there]))
     }
 }
 

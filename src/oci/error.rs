@@ -4,7 +4,9 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use super::digest::Digest;
+use super::process::ProcessError;
 use super::reference::ReferenceError;
+use super::signal::SignalError;
 use super::unpack::LayerFault;
 use crate::error::{Classify, ErrorKind};
 
@@ -30,6 +32,36 @@ pub enum StoreError {
     SourceAbsent {
         /// What was asked for.
         path: PathBuf,
+    },
+    /// The source is a registry.
+    #[error("{name} is in a registry, images are loaded from files")]
+    InRegistry {
+        /// The image's name there.
+        name: String,
+    },
+    /// A file of a root file system that no layer can hold.
+    #[error("{} cannot become part of an image: {reason}", path.display())]
+    Rootfs {
+        /// The file.
+        path: PathBuf,
+        /// Why not.
+        reason: String,
+    },
+    /// A wish for an image's configuration.
+    #[error(transparent)]
+    Process(#[from] ProcessError),
+    /// The stop signal of an image's configuration.
+    #[error(transparent)]
+    Signal(#[from] SignalError),
+    /// The one image that was asked for is not among those there are.
+    #[error("{file} has no image {pick:?}; it has {}", list(there))]
+    NotAmong {
+        /// The archive or directory.
+        file: String,
+        /// What was asked for.
+        pick: String,
+        /// The names there are.
+        there: Vec<String>,
     },
     /// What is to be loaded is no image.
     #[error("{file} is no image: {reason}")]
@@ -84,6 +116,32 @@ pub enum StoreError {
         want: Digest,
         /// The digest of what was read.
         found: Digest,
+    },
+    /// A blob that is being brought in has another size than its descriptor says.
+    #[error("blob {digest} ended after {found} bytes, it should have {want}")]
+    BlobSize {
+        /// The blob.
+        digest: Digest,
+        /// Bytes its descriptor says.
+        want: u64,
+        /// Bytes there are.
+        found: u64,
+    },
+    /// A blob that was brought in is not what its digest says.
+    #[error("blob {want} is damaged, its content has digest {found}")]
+    BlobDigest {
+        /// What its descriptor says.
+        want: Digest,
+        /// The digest of what was written.
+        found: Digest,
+    },
+    /// The store has an image's layer unpacked, but no longer as the archive had it.
+    #[error("image {name} has no blob of layer {digest}: an older carboy loaded it, and kept none")]
+    NoBlob {
+        /// The image.
+        name: String,
+        /// The layer's blob.
+        digest: Digest,
     },
     /// A layer's uncompressed content is not what the image's configuration says.
     #[error("{file}: layer {layer} unpacks to {found}, the image's configuration says {want}")]
@@ -235,6 +293,14 @@ pub enum StoreError {
         /// Where it fails.
         source: serde_json::Error,
     },
+    /// A blob of the store is not what it was when it was published.
+    #[error("{} is damaged, it gives {found}", path.display())]
+    DamagedBlob {
+        /// The file.
+        path: PathBuf,
+        /// The digest of what was read.
+        found: Digest,
+    },
     /// A file of the store is missing: somebody else changed it.
     #[error("image {name} is incomplete in the store: {} is missing", path.display())]
     Incomplete {
@@ -326,18 +392,29 @@ impl Classify for StoreError {
                 LayerFault::Compression { .. } => ErrorKind::Unsupported,
                 _ => ErrorKind::Invalid,
             },
-            Self::SourceAbsent { .. } | Self::NotFound { .. } => ErrorKind::NotFound,
-            Self::NoPlatform { .. } | Self::WrongPlatform { .. } | Self::Schema { .. } => {
-                ErrorKind::Unsupported
-            }
+            Self::SourceAbsent { .. }
+            | Self::NotAmong { .. }
+            | Self::NotFound { .. }
+            | Self::NoBlob { .. } => ErrorKind::NotFound,
+            Self::Process(error) => error.kind(),
+            Self::Signal(error) => error.kind(),
+            Self::NoPlatform { .. }
+            | Self::WrongPlatform { .. }
+            | Self::InRegistry { .. }
+            | Self::Schema { .. } => ErrorKind::Unsupported,
             Self::InUse { .. } => ErrorKind::InUse,
-            Self::Incomplete { .. } | Self::Damaged { .. } => ErrorKind::Failed,
+            Self::Incomplete { .. }
+            | Self::Damaged { .. }
+            | Self::DamagedBlob { .. }
+            | Self::BlobSize { .. } => ErrorKind::Failed,
             Self::Reference(_)
+            | Self::Rootfs { .. }
             | Self::NoImage { .. }
             | Self::Archive { .. }
             | Self::MissingBlob { .. }
             | Self::SizeMismatch { .. }
             | Self::DigestMismatch { .. }
+            | Self::BlobDigest { .. }
             | Self::DiffIdMismatch { .. }
             | Self::TooLarge { .. }
             | Self::Json { .. }
@@ -354,6 +431,11 @@ impl Classify for StoreError {
             Self::Io { source, .. } | Self::Layer { source: LayerFault::Io { source, .. }, .. } => {
                 io_hint(source)
             }
+            Self::Process(error) => error.hint(),
+            Self::Signal(error) => error.hint(),
+            Self::InRegistry { name } => Some(format!(
+                "fetch it with `skopeo copy docker://{name} oci-archive:FILE`, then load FILE"
+            )),
             Self::NoImage { .. } => Some(
                 "give what `docker save`, `skopeo copy … docker-archive:` or `skopeo copy … oci:` \
                  made"
@@ -373,8 +455,17 @@ impl Classify for StoreError {
                 there.join(", ")
             )),
             Self::InUse { .. } => Some("stop its containers first".to_owned()),
-            Self::Schema { .. } => Some("choose another place with --root".to_owned()),
-            Self::Incomplete { .. } => Some("load the image again".to_owned()),
+            Self::Schema { .. } => {
+                Some("use the carboy that made it, or choose another place with --root".to_owned())
+            }
+            Self::BlobSize { .. } => Some("try again: it goes on where it ended".to_owned()),
+            Self::BlobDigest { .. } => Some("try again; its source may be damaged".to_owned()),
+            Self::Incomplete { .. } | Self::NoBlob { .. } => {
+                Some("load the image again".to_owned())
+            }
+            Self::DamagedBlob { .. } => {
+                Some("remove the image and load it again; check the disk".to_owned())
+            }
             Self::Damaged { .. } => Some("remove the file and load its images again".to_owned()),
             _ => None,
         }

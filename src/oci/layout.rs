@@ -1,5 +1,5 @@
-//! The images in a source: the OCI image layout (`image-spec/image-layout.md`) and Docker's
-//! archives. Where both are there (`docker save` since version 25), the OCI's is taken: it has
+//! The images in a source: the OCI image layout (`image-spec/image-layout.md`), Docker's
+//! archives and skopeo's directories. Where both are there (`docker save` since version 25), the OCI's is taken: it has
 //! digests to check.
 
 use super::digest::Digest;
@@ -7,7 +7,9 @@ use super::error::StoreError;
 use super::image_config;
 use super::manifest::{Descriptor, DockerImage, Document, DocumentFault, Manifest, Platform};
 use super::manifest::{name_of, select};
+use super::reference::Reference;
 use super::source::Contents;
+use super::transport::FileForm;
 
 /// Bytes a manifest or index may have; registries refuse larger ones, too.
 const DOCUMENT_MAX: u64 = 4 << 20;
@@ -41,22 +43,99 @@ pub(super) struct LayerFile {
     pub(super) diff_id: Digest,
 }
 
-/// Finds the source's images for this host.
+impl LayerFile {
+    /// Under which digest the store keeps it: the descriptor's, or else that of the plain tar.
+    pub(super) fn digest(&self) -> &Digest {
+        self.blob.as_ref().map_or(&self.diff_id, |(digest, _)| digest)
+    }
+}
+
+/// The image of a manifest whose blobs are in `contents`, a layout; `name` is the manifest's.
 ///
 /// # Errors
-/// [`StoreError`] of kind `Invalid` or `Unsupported`, naming the file at fault.
-pub(super) fn images(contents: &Contents, host: &Platform) -> Result<Vec<Candidate>, StoreError> {
-    let images = if let Some(index) = contents.document("index", "index.json", DOCUMENT_MAX)? {
-        layout_images(contents, &index, host)?
-    } else if let Some(list) = contents.document("manifest", "manifest.json", DOCUMENT_MAX)? {
-        docker_images(contents, &list, host)?
-    } else {
-        return Err(no_image(contents, "it has neither index.json nor manifest.json"));
+/// As [`images`].
+pub(super) fn image_of(
+    contents: &Contents,
+    manifest: &[u8],
+    name: &str,
+    host: &Platform,
+) -> Result<Candidate, StoreError> {
+    match document(contents, manifest, "", "manifest", name)? {
+        Document::Manifest(parsed) => {
+            layout_image(contents, path_of, manifest.to_vec(), &parsed, host)
+        }
+        Document::Index(_) => Err(fault(contents, "manifest", name, "it is an index".to_owned())),
+    }
+}
+
+/// Finds the source's images for this host; of several only the one that `pick` names, if it does.
+///
+/// # Errors
+/// [`StoreError`] of kind `Invalid` or `Unsupported`, naming the file at fault;
+/// [`StoreError::NotAmong`].
+pub(super) fn images(
+    contents: &Contents,
+    form: FileForm,
+    pick: Option<&str>,
+    host: &Platform,
+) -> Result<Vec<Candidate>, StoreError> {
+    let index = contents.document("index", "index.json", DOCUMENT_MAX)?;
+    let list = contents.document("manifest", "manifest.json", DOCUMENT_MAX)?;
+    let pick = pick.map(Pick::new);
+    // A list names images, skopeo's directory has a document of one.
+    let listed = |list: &[u8]| list.trim_ascii_start().first() == Some(&b'[');
+    let images = match (index, list, form) {
+        (_, Some(text), FileForm::Directory) => directory_images(contents, text, host)?,
+        (_, None, FileForm::Directory) => {
+            return Err(no_image(contents, "it has no manifest.json"));
+        }
+        (_, None, FileForm::DockerArchive) => {
+            return Err(no_image(contents, "it is no docker-archive: it has no manifest.json"));
+        }
+        (Some(index), ..) => layout_images(contents, &index, pick.as_ref(), host)?,
+        (None, _, FileForm::OciArchive | FileForm::OciLayout) => {
+            return Err(no_image(contents, "it is no OCI image: it has no index.json"));
+        }
+        (None, Some(text), FileForm::Any) if !listed(&text) => {
+            directory_images(contents, text, host)?
+        }
+        (None, Some(list), _) => docker_images(contents, &list, pick.as_ref(), host)?,
+        (None, None, _) => {
+            return Err(no_image(contents, "it has neither index.json nor manifest.json"));
+        }
     };
     if images.is_empty() {
         return Err(no_image(contents, "its index is empty"));
     }
     Ok(images)
+}
+
+/// The name of the one image that is wanted.
+struct Pick<'a> {
+    text: &'a str,
+    normal: Option<Reference>,
+}
+
+impl<'a> Pick<'a> {
+    fn new(text: &'a str) -> Self {
+        Self { text, normal: Reference::parse(text).ok() }
+    }
+
+    /// Whether an archive's name is the one: the same text, or the same normal form.
+    fn is(&self, name: &str) -> bool {
+        let same = |wanted: &Reference| {
+            Reference::parse(name).is_ok_and(|name| name.normal() == wanted.normal())
+        };
+        name == self.text || self.normal.as_ref().is_some_and(same)
+    }
+
+    fn missing<'n>(&self, contents: &Contents, there: impl Iterator<Item = &'n str>) -> StoreError {
+        StoreError::NotAmong {
+            file: contents.label().to_owned(),
+            pick: self.text.to_owned(),
+            there: there.map(str::to_owned).collect(),
+        }
+    }
 }
 
 fn no_image(contents: &Contents, reason: &'static str) -> StoreError {
@@ -66,11 +145,19 @@ fn no_image(contents: &Contents, reason: &'static str) -> StoreError {
 fn layout_images(
     contents: &Contents,
     index: &[u8],
+    pick: Option<&Pick<'_>>,
     host: &Platform,
 ) -> Result<Vec<Candidate>, StoreError> {
-    let Document::Index(entries) = document(contents, index, "", "index", "index.json")? else {
+    let Document::Index(mut entries) = document(contents, index, "", "index", "index.json")? else {
         return Err(fault(contents, "index", "index.json", "it is a manifest".to_owned()));
     };
+    if let Some(pick) = pick {
+        let picked = |entry: &Descriptor| name_of(entry).is_some_and(|name| pick.is(name));
+        if !entries.iter().any(picked) {
+            return Err(pick.missing(contents, entries.iter().filter_map(name_of)));
+        }
+        entries.retain(picked);
+    }
     let mut images: Vec<(Digest, Candidate)> = Vec::new();
     let chosen = choose(contents, &entries, host)?;
     if chosen.len() > IMAGES_MAX {
@@ -78,14 +165,14 @@ fn layout_images(
         return Err(fault(contents, "index", "index.json", reason));
     }
     for entry in chosen {
-        let (digest, text, manifest) = resolve(contents, entry, host)?;
+        let (digest, text, manifest) = resolve(contents, path_of, entry, host)?;
         let name = name_of(entry).map(str::to_owned);
         // `docker save a b` of one image: one manifest, two entries.
         if let Some((_, image)) = images.iter_mut().find(|(other, _)| *other == digest) {
             image.names.extend(name);
             continue;
         }
-        let image = layout_image(contents, text, &manifest, host)?;
+        let image = layout_image(contents, path_of, text, &manifest, host)?;
         images.push((digest, Candidate { names: name.into_iter().collect(), ..image }));
     }
     Ok(images.into_iter().map(|(_, image)| image).collect())
@@ -106,12 +193,13 @@ fn choose<'a>(
 /// Follows a descriptor, through indexes, to this host's manifest.
 fn resolve(
     contents: &Contents,
+    path_of: PathOf,
     entry: &Descriptor,
     host: &Platform,
 ) -> Result<(Digest, Vec<u8>, Manifest), StoreError> {
     let mut entry = entry.clone();
     for _ in 0..INDEX_DEPTH {
-        let (name, text) = blob(contents, &entry, "manifest", DOCUMENT_MAX)?;
+        let (name, text) = blob(contents, path_of, &entry, "manifest", DOCUMENT_MAX)?;
         match document(contents, &text, &entry.media_type, "manifest", &name)? {
             Document::Manifest(manifest) => return Ok((entry.digest, text, manifest)),
             Document::Index(entries) => {
@@ -128,12 +216,13 @@ fn resolve(
 
 fn layout_image(
     contents: &Contents,
+    path_of: PathOf,
     text: Vec<u8>,
     manifest: &Manifest,
     host: &Platform,
 ) -> Result<Candidate, StoreError> {
     let (name, config_text) =
-        blob(contents, &manifest.config, "configuration", image_config::SIZE_MAX)?;
+        blob(contents, path_of, &manifest.config, "configuration", image_config::SIZE_MAX)?;
     let diff_ids = image_config::check(&config_text, contents.label(), &name, host)?;
     same_count(contents, &name, diff_ids.len(), manifest.layers.len())?;
     let layers = manifest
@@ -149,17 +238,50 @@ fn layout_image(
     Ok(Candidate { names: Vec::new(), manifest: Some(text), config_text, layers })
 }
 
-fn docker_images(
+/// The image of skopeo's directory: the manifest under a name of its own, or an index beside whose
+/// manifests; blobs under their bare digests.
+fn directory_images(
     contents: &Contents,
-    list: &[u8],
+    text: Vec<u8>,
     host: &Platform,
 ) -> Result<Vec<Candidate>, StoreError> {
     let name = "manifest.json";
-    let list: Vec<DockerImage> =
+    let image = match document(contents, &text, "", "manifest", name)? {
+        Document::Manifest(manifest) => layout_image(contents, bare, text, &manifest, host)?,
+        Document::Index(entries) => {
+            let chosen = choose(contents, &entries, host)?;
+            let [entry, ..] = chosen.as_slice() else { return Ok(Vec::new()) };
+            let path = |digest: &Digest| format!("{}.manifest.json", digest.hex());
+            let (_, text, manifest) = resolve(contents, path, entry, host)?;
+            layout_image(contents, bare, text, &manifest, host)?
+        }
+    };
+    Ok(vec![image])
+}
+
+fn docker_images(
+    contents: &Contents,
+    list: &[u8],
+    pick: Option<&Pick<'_>>,
+    host: &Platform,
+) -> Result<Vec<Candidate>, StoreError> {
+    let name = "manifest.json";
+    let mut list: Vec<DockerImage> =
         serde_json::from_slice(list).map_err(|source| json(contents, "manifest", name, source))?;
     if list.len() > IMAGES_MAX {
         let reason = format!("it names more than {IMAGES_MAX} images");
         return Err(fault(contents, "manifest", name, reason));
+    }
+    if let Some(pick) = pick {
+        let tags = |image: &DockerImage| image.repo_tags.clone().unwrap_or_default();
+        let all: Vec<String> = list.iter().flat_map(tags).collect();
+        for image in &mut list {
+            image.repo_tags.get_or_insert_default().retain(|tag| pick.is(tag));
+        }
+        list.retain(|image| image.repo_tags.as_ref().is_some_and(|tags| !tags.is_empty()));
+        if list.is_empty() {
+            return Err(pick.missing(contents, all.iter().map(String::as_str)));
+        }
     }
     list.into_iter().map(|image| docker_image(contents, image, host)).collect()
 }
@@ -203,6 +325,14 @@ fn same_count(
     Err(fault(contents, "configuration", name, reason))
 }
 
+/// Where a blob is.
+type PathOf = fn(&Digest) -> String;
+
+/// Where skopeo's directory keeps a blob.
+fn bare(digest: &Digest) -> String {
+    digest.hex().to_owned()
+}
+
 /// Where a layout keeps a blob.
 fn path_of(digest: &Digest) -> String {
     format!("blobs/sha256/{}", digest.hex())
@@ -211,6 +341,7 @@ fn path_of(digest: &Digest) -> String {
 /// Reads a document and checks it against its descriptor.
 fn blob(
     contents: &Contents,
+    path_of: PathOf,
     descriptor: &Descriptor,
     what: &'static str,
     max: u64,

@@ -54,7 +54,7 @@ const INDEX: &str = "application/vnd.oci.image.index.v1+json";
 const DOCKER_MANIFEST: &str = "application/vnd.docker.distribution.manifest.v2+json";
 const DOCKER_INDEX: &str = "application/vnd.docker.distribution.manifest.list.v2+json";
 const CONFIG: &str = "application/vnd.oci.image.config.v1+json";
-const LAYER: &str = "application/vnd.oci.image.layer.v1.tar";
+pub(super) const LAYER: &str = "application/vnd.oci.image.layer.v1.tar";
 
 /// One image for one platform.
 #[derive(Clone, Debug, Deserialize, Serialize)]
@@ -71,21 +71,25 @@ impl Manifest {
     /// The manifest of an image that has none: Docker's old archives. The same image always gets
     /// the same one, and so the same digest.
     pub(super) fn synthetic(config: &[u8], layers: &[(Digest, u64)]) -> Self {
-        let descriptor = |media_type: &str, digest: Digest, size: u64| Descriptor {
-            media_type: media_type.to_owned(),
+        let plain = |(digest, size): &(Digest, u64)| (LAYER.to_owned(), digest.clone(), *size);
+        Self::of(config, layers.iter().map(plain).collect())
+    }
+
+    /// A manifest of a configuration and of layers by media type, digest and size.
+    pub(super) fn of(config: &[u8], layers: Vec<(String, Digest, u64)>) -> Self {
+        let descriptor = |(media_type, digest, size)| Descriptor {
+            media_type,
             digest,
             size,
             platform: None,
             annotations: None,
         };
+        let config = (CONFIG.to_owned(), Digest::of(config), config.len() as u64);
         Self {
             schema_version: 2,
             media_type: Some(MANIFEST.to_owned()),
-            config: descriptor(CONFIG, Digest::of(config), config.len() as u64),
-            layers: layers
-                .iter()
-                .map(|(digest, size)| descriptor(LAYER, digest.clone(), *size))
-                .collect(),
+            config: descriptor(config),
+            layers: layers.into_iter().map(descriptor).collect(),
         }
     }
 }

@@ -2,6 +2,7 @@
 
 pub mod apparmor;
 mod archive;
+mod bounded;
 pub mod capabilities;
 pub(crate) mod cgroup;
 pub(crate) mod container;
@@ -14,6 +15,7 @@ pub mod etc_files;
 mod executor;
 #[cfg(test)]
 mod fixture;
+pub mod healthcheck;
 pub mod helper;
 pub mod identity;
 mod image_config;
@@ -24,6 +26,7 @@ mod manifest;
 pub mod process;
 pub mod reference;
 mod rootfs;
+pub mod rootfs_image;
 mod runtime;
 mod runtime_error;
 pub mod runtime_spec;
@@ -37,6 +40,8 @@ pub mod spec;
 pub mod status;
 pub mod store;
 pub mod tmpfs;
+pub mod transport;
+mod tree_tar;
 pub mod ulimit;
 pub mod unpack;
 pub mod usage;

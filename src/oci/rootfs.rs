@@ -21,6 +21,7 @@ use rustix::mount::{
 };
 
 use super::runtime_error::RuntimeError;
+use super::runtime_spec::TmpfsPlace;
 use super::spec::{Container, Volume};
 use super::volume;
 
@@ -217,6 +218,28 @@ impl Rootfs {
             }
             Err(e) => Err(failed("open", inside)(e.into())),
         }
+    }
+
+    /// Where a volume of the image's is, made if it is missing. `None` if it has something in it, which
+    /// an empty file system would hide: then it stays as it is, in the writable layer, which goes with
+    /// the container as well. Nor is one that the image leads elsewhere mounted.
+    ///
+    /// # Errors
+    /// [`RuntimeError::Rootfs`] if the image has something of another kind there.
+    pub(crate) fn tmpfs_place(&self, inside: &Path) -> Result<Option<TmpfsPlace>, RuntimeError> {
+        let directory = self.ensure_dir(inside)?;
+        let destination = self.inside(directory.as_fd(), inside)?;
+        if destination != inside {
+            return Ok(None);
+        }
+        let path = descriptor_path(directory.as_fd());
+        let mut entries = fs::read_dir(&path).map_err(failed("read", inside))?;
+        if entries.next().is_some() {
+            return Ok(None);
+        }
+        let about = fs::metadata(&path).map_err(failed("stat", inside))?;
+        let (mode, uid, gid) = (about.mode() & 0o7777, about.uid(), about.gid());
+        Ok(Some(TmpfsPlace { destination, mode, uid, gid }))
     }
 
     fn open(&self, inside: &Path, flags: OFlags) -> Result<OwnedFd, Errno> {

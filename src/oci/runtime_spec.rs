@@ -9,7 +9,7 @@
 mod defaults;
 
 use std::collections::HashMap;
-use std::path::{Component, Path};
+use std::path::{Component, Path, PathBuf};
 
 use oci_spec::runtime as oci;
 
@@ -45,7 +45,7 @@ pub enum RuntimeSpecError {
         /// `root file system`, `network namespace`.
         what: &'static str,
         /// The path.
-        path: std::path::PathBuf,
+        path: PathBuf,
     },
     /// No program.
     #[error("there is nothing to run")]
@@ -112,6 +112,36 @@ pub(crate) fn allowed_devices() -> Vec<(i32, Option<i32>)> {
     let number = |n: i64| i32::try_from(n).ok();
     let all = DEVICES.iter();
     all.filter_map(|(_, major, minor)| Some((number(*major)?, minor.and_then(number)))).collect()
+}
+
+/// A directory that gets an empty file system in memory, with the owner and mode that the image's
+/// directory has.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TmpfsPlace {
+    /// Where it really is, in the root file system.
+    pub destination: PathBuf,
+    /// Permission bits.
+    pub mode: u32,
+    /// The owner.
+    pub uid: u32,
+    /// The group.
+    pub gid: u32,
+}
+
+/// Bytes of a file system in memory if the container has no limit on memory; else it is that limit.
+const TMPFS_SIZE: u64 = 512 << 20;
+
+/// Mounts the image's own volumes. None of them lies in another mount.
+pub fn add_tmpfs(spec: &mut oci::Spec, places: &[TmpfsPlace], memory: Option<u64>) {
+    let Some(mounts) = spec.mounts_mut() else { return };
+    let size = format!("size={}", memory.unwrap_or(TMPFS_SIZE));
+    mounts.extend(places.iter().map(|place| {
+        let (mode, uid, gid) = (place.mode, place.uid, place.gid);
+        let owner = [format!("mode={mode:o}"), format!("uid={uid}"), format!("gid={gid}")];
+        let mut options = vec!["nosuid".to_owned(), "nodev".to_owned(), size.clone()];
+        options.extend(owner);
+        mount(&place.destination, "tmpfs", Path::new("tmpfs"), options)
+    }));
 }
 
 /// Hides the processors' thermal throttling counters, which tell of what other machines' users do

@@ -13,17 +13,24 @@ use rustix::io::Errno;
 use super::archive::{Archive, Bytes, Section, plain};
 use super::digest::Digest;
 use super::error::{ArchiveFault, StoreError};
-use super::unpack::{Compression, copy_limited};
+use super::layout::{self, Candidate};
+use super::manifest::Platform;
+use super::rootfs_image::{self, RootfsConfig};
+use super::transport::{FileForm, FileTransport};
+use super::unpack::{Compression, Limits, copy_limited};
 
 /// An archive may unpack to this many bytes.
 const ARCHIVE_MAX: u64 = 64 << 30;
 
 /// Something images can be loaded from: an archive of `docker save` or of the OCI, plain or
-/// compressed, or a directory in the OCI image layout.
+/// compressed, a directory in the OCI image layout or in skopeo's form, or a root file system.
 #[derive(Debug)]
 pub struct Source {
     label: String,
     kind: Kind,
+    form: FileForm,
+    pick: Option<String>,
+    config: RootfsConfig,
 }
 
 #[derive(Debug)]
@@ -38,8 +45,21 @@ impl Source {
     /// Opens a file, a directory or a pipe; what it holds is found out when it is loaded.
     ///
     /// # Errors
-    /// [`StoreError::SourceAbsent`], or [`StoreError::Io`] if it cannot be opened.
+    /// As [`Source::of`].
     pub fn open(path: &Path) -> Result<Self, StoreError> {
+        let (form, path) = (FileForm::Any, path.to_owned());
+        Self::of(&FileTransport { form, path, pick: None }, RootfsConfig::default())
+    }
+
+    /// Opens what a transport names; `config` is for a root file system, which has none of its own.
+    ///
+    /// # Errors
+    /// [`StoreError::SourceAbsent`], [`StoreError::Io`] if it cannot be opened, and
+    /// [`StoreError::NoImage`] if the transport is of something else; [`StoreError::Process`] and
+    /// [`StoreError::Signal`] for a bad `config`.
+    pub fn of(transport: &FileTransport, config: RootfsConfig) -> Result<Self, StoreError> {
+        let path = transport.path.as_path();
+        config.check()?;
         let absent = |error: io::Error| match error.kind() {
             io::ErrorKind::NotFound => StoreError::SourceAbsent { path: path.to_owned() },
             _ => StoreError::Io { action: "open", path: path.to_owned(), source: error },
@@ -47,6 +67,20 @@ impl Source {
         let file = File::open(path).map_err(absent)?;
         let kind = file.metadata().map_err(StoreError::io("read", path))?.file_type();
         let label = path.display().to_string();
+        let wants_directory = match transport.form {
+            FileForm::OciLayout | FileForm::Directory => Some(true),
+            FileForm::DockerArchive | FileForm::OciArchive => Some(false),
+            FileForm::Any | FileForm::Rootfs => None,
+        };
+        match wants_directory {
+            Some(true) if !kind.is_dir() => {
+                return Err(StoreError::NoImage { file: label, reason: "it is no directory" });
+            }
+            Some(false) if kind.is_dir() => {
+                return Err(StoreError::NoImage { file: label, reason: "it is a directory" });
+            }
+            _ => {}
+        }
         let kind = if kind.is_dir() {
             Kind::Directory(Arc::new(file.into()))
         } else if kind.is_file() {
@@ -56,12 +90,59 @@ impl Source {
         } else {
             return Err(StoreError::NoImage { file: label, reason: "it is a device" });
         };
-        Ok(Self { label, kind })
+        Ok(Self { label, kind, form: transport.form, pick: transport.pick.clone(), config })
     }
 
     /// An archive in memory, such as the one built into carboy.
     pub fn from_bytes(bytes: &'static [u8]) -> Self {
-        Self { label: "the built-in image".to_owned(), kind: Kind::Bytes(Bytes::Memory(bytes)) }
+        Self {
+            label: "the built-in image".to_owned(),
+            kind: Kind::Bytes(Bytes::Memory(bytes)),
+            form: FileForm::Any,
+            pick: None,
+            config: RootfsConfig::default(),
+        }
+    }
+
+    /// The images for `host`, with the files they are in. What goes through a temporary file has it
+    /// in `staging`, without a name.
+    pub(super) fn images(
+        &self,
+        staging: &Path,
+        host: &Platform,
+        limits: &Limits,
+    ) -> Result<Images, StoreError> {
+        if self.form == FileForm::Rootfs {
+            return self.rootfs(staging, host, limits);
+        }
+        let contents = self.contents(staging)?;
+        let images = layout::images(&contents, self.form, self.pick.as_deref(), host)?;
+        Ok(Images { contents, images, notes: Vec::new() })
+    }
+
+    fn rootfs(
+        &self,
+        staging: &Path,
+        host: &Platform,
+        limits: &Limits,
+    ) -> Result<Images, StoreError> {
+        let label = self.label.clone();
+        let mut notes = Vec::new();
+        let tar = match &self.kind {
+            Kind::Directory(root) => {
+                let file = temporary(staging)?;
+                notes = rootfs_image::pack(root, Path::new(&label), &file, limits)?;
+                Bytes::File(Arc::new(file))
+            }
+            Kind::Bytes(bytes) => bytes.clone(),
+            Kind::Stream(stream) => {
+                let mut stream = stream;
+                spool(&mut stream, staging, &label)?
+            }
+        };
+        let image = rootfs_image::candidate(&tar, &label, &self.config, host, limits)?;
+        let contents = Contents { label, files: Files::Layer(tar) };
+        Ok(Images { contents, images: vec![image], notes })
     }
 
     /// Whether it comes from carboy itself.
@@ -71,7 +152,7 @@ impl Source {
 
     /// Opens the image's files. What is compressed or can be read only once goes through a file
     /// without a name in `staging`, so that nothing is left if we are killed.
-    pub(super) fn contents(&self, staging: &Path) -> Result<Contents, StoreError> {
+    fn contents(&self, staging: &Path) -> Result<Contents, StoreError> {
         let label = self.label.clone();
         let bytes = match &self.kind {
             Kind::Directory(directory) => {
@@ -108,12 +189,17 @@ impl Source {
     }
 }
 
+/// A file without a name: it goes with its last descriptor.
+fn temporary(staging: &Path) -> Result<File, StoreError> {
+    let flags = OFlags::TMPFILE | OFlags::RDWR | OFlags::CLOEXEC;
+    rustix::fs::open(staging, flags, Mode::RUSR | Mode::WUSR)
+        .map(File::from)
+        .map_err(StoreError::os("create a temporary file in", staging))
+}
+
 /// Copies a stream into a file without a name.
 fn spool(from: &mut impl Read, staging: &Path, label: &str) -> Result<Bytes, StoreError> {
-    let flags = OFlags::TMPFILE | OFlags::RDWR | OFlags::CLOEXEC;
-    let file = rustix::fs::open(staging, flags, Mode::RUSR | Mode::WUSR)
-        .map_err(StoreError::os("create a temporary file in", staging))?;
-    let mut file = File::from(file);
+    let mut file = temporary(staging)?;
     let damaged =
         |source| StoreError::Archive { file: label.to_owned(), entry: String::new(), source };
     match copy_limited(from, &mut file, ARCHIVE_MAX) {
@@ -127,6 +213,15 @@ fn spool(from: &mut impl Read, staging: &Path, label: &str) -> Result<Bytes, Sto
     }
 }
 
+/// The images of a source.
+#[derive(Debug)]
+pub(super) struct Images {
+    pub(super) contents: Contents,
+    pub(super) images: Vec<Candidate>,
+    /// What the user should know of the source as a whole.
+    pub(super) notes: Vec<String>,
+}
+
 /// An opened source: files by name.
 #[derive(Debug)]
 pub(super) struct Contents {
@@ -138,9 +233,16 @@ pub(super) struct Contents {
 enum Files {
     Directory(Arc<OwnedFd>),
     Archive(Archive),
+    /// One layer, under one name.
+    Layer(Bytes),
 }
 
 impl Contents {
+    /// The files of the OCI layout that is open as `directory`; `label` is what errors call it.
+    pub(super) fn of_directory(directory: OwnedFd, label: &str) -> Self {
+        Self { label: label.to_owned(), files: Files::Directory(Arc::new(directory)) }
+    }
+
     /// What to call the source in errors.
     pub(super) fn label(&self) -> &str {
         &self.label
@@ -150,6 +252,11 @@ impl Contents {
     pub(super) fn open(&self, name: &str) -> Result<Option<Section>, StoreError> {
         let directory = match &self.files {
             Files::Archive(archive) => return Ok(archive.open(name)),
+            Files::Layer(tar) if name == rootfs_image::LAYER_NAME => {
+                let length = tar.length().map_err(StoreError::io("read", &self.label))?;
+                return Ok(Some(tar.section(0, length)));
+            }
+            Files::Layer(_) => return Ok(None),
             Files::Directory(directory) => directory,
         };
         // A name from a document must not lead out; links in the directory are its owner's.

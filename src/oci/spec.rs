@@ -1,7 +1,7 @@
 //! The container of a bundle as a value: what is wanted, not how it is made. Pure.
 
 use std::collections::BTreeMap;
-use std::net::Ipv4Addr;
+use std::net::{Ipv4Addr, Ipv6Addr};
 use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
@@ -28,6 +28,9 @@ pub struct Container {
     pub netns: PathBuf,
     /// The pinned address, for `/etc/hosts`.
     pub ip: Ipv4Addr,
+    /// The pinned IPv6 address.
+    #[serde(default)]
+    pub ip6: Option<Ipv6Addr>,
     /// No resolver: the network has no way out.
     pub internal: bool,
     /// What runs.
@@ -43,6 +46,9 @@ pub struct Container {
     /// How it is confined.
     #[serde(default)]
     pub security: Security,
+    /// Directories that the image declares as volumes, and that get an empty file system in memory.
+    #[serde(default)]
+    pub image_volumes: Vec<PathBuf>,
     /// Bounds on what it may use.
     pub limits: Limits,
     /// The root file system cannot be written.

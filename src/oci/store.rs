@@ -1,29 +1,52 @@
 //! The image store: images by name, their documents, their unpacked layers.
 //!
+//! # On disk
+//!
 //! ```text
 //! ROOT/                    0700, as everything in it: layers hold set-user-id files
-//!   schema                 the marker: version and form; written last, never changed
+//!   schema                 the marker: version and form; written last
 //!   lock                   flock, exclusive: whoever adds or removes
 //!   removal                flock, exclusive: whoever removes; shared: Store::hold
 //!   names/<sha256>         JSON [{reference, digest}]: all names of one normal form, whose hash it is
-//!   manifests/<digest>     the manifest as loaded, or one made for Docker's old archives
-//!   configs/<digest>       the configuration as loaded
+//!   manifests/<digest>     an image: its manifest as it came, or one made for what came without
+//!   blobs/sha256/<digest>  configurations and layers as they came, as an OCI layout has them
+//!   partial/<digest>       a blob that is being fetched; flock, exclusive: whoever writes it
 //!   layers/<chain id>/diff        the unpacked layer in overlayfs form
 //!   layers/<chain id>/layer.json  {diff_id, size}
 //!   staging/               what is being made or removed; whatever a lock's new owner finds is stale
 //! ```
 //!
-//! Layers' blobs are not kept: nothing here pushes or saves, and a copy would double the space.
+//! # Order
 //!
-//! A thing appears under its name only when it is complete and on disk, in the order layers,
-//! configuration, manifest, name; it disappears in the reverse order, by rename. So readers need
-//! no lock, and a process killed at any point leaves at most stale staging and layers nobody
-//! names, which the next load uses or the next removal sweeps.
+//! A thing appears under its name only when it is complete, checked and on disk, in the order
+//! blobs and layers, manifest, name; it disappears in the reverse order, by rename. So readers need
+//! no lock, and a process killed at any point leaves at most stale staging, partial blobs, and blobs
+//! and layers nobody names, which the next load uses or the next removal sweeps.
+//!
+//! # Locks
+//!
+//! They go with their process. `removal` is taken before `lock`, and a partial blob's before neither:
+//! who fetches blobs has a [`Store::hold`] from the first of them until [`Store::install`] is done, and
+//! takes `lock` there, when all of its blobs are published. Loading from a file, and installing,
+//! are serialised by `lock`: of two loads of one image the second finds all there.
+//!
+//! # What stays
+//!
+//! The roots are the names, and the images that containers use (the caller says which). A root
+//! keeps its manifest; a manifest keeps its configuration, its layers' blobs and its unpacked layers.
+//! An image that lost its last name to another one stays until it is removed or pruned. Blobs and
+//! layers no manifest needs are swept by every removal, partial blobs by `prune`.
 
+mod blobs;
+mod export;
 mod files;
+mod inspect;
+mod layers;
 mod load;
 mod names;
+mod prune;
 mod remove;
+mod schema;
 #[cfg(test)]
 mod tests;
 
@@ -33,10 +56,15 @@ use std::path::{Path, PathBuf};
 use oci_spec::image::ImageConfiguration;
 use serde::{Deserialize, Serialize};
 
+pub use self::blobs::{BlobStart, BlobWriter};
+pub use self::export::ArchiveFormat;
+pub use self::inspect::{ConfigDetails, ImageDetails, LayerDetails};
 pub use self::load::Loaded;
+pub use self::prune::Pruned;
 pub use self::remove::{Exclusive, Removed};
 use super::digest::Digest;
 use super::error::StoreError;
+use super::healthcheck::Healthcheck;
 use super::image_config;
 use super::manifest::Manifest;
 use super::reference::Reference;
@@ -59,6 +87,9 @@ pub struct Image {
     pub digest: Digest,
     /// How it wants to be started.
     pub config: ImageConfiguration,
+    /// How its health is checked, if its configuration says so: Docker's field, which is none of the
+    /// OCI's configuration.
+    pub healthcheck: Option<Healthcheck>,
     /// Its unpacked layers in overlayfs form, the lowest first.
     pub layers: Vec<PathBuf>,
 }
@@ -96,14 +127,16 @@ const LOCK: &str = "lock";
 const REMOVAL: &str = "removal";
 const NAMES: &str = "names";
 const MANIFESTS: &str = "manifests";
-const CONFIGS: &str = "configs";
+const BLOBS: &str = "blobs/sha256";
+const PARTIAL: &str = "partial";
 const LAYERS: &str = "layers";
 const STAGING: &str = "staging";
 const DIFF: &str = "diff";
 const LAYER_RECORD: &str = "layer.json";
 
 impl Store {
-    /// Opens the store at `root`, and makes it if there is none. Whether layers are kept with
+    /// Opens the store at `root`, and makes it if there is none, or brings it to this version's
+    /// schema if an older one made it. Whether layers are kept with
     /// owners or in the form for users without privileges ([`Form`]) is settled then, by what
     /// the kernel allows the one who makes it.
     ///
@@ -112,7 +145,7 @@ impl Store {
     pub fn open(root: &Path) -> Result<Self, StoreError> {
         // The layers' paths go to other processes, which may have another working directory.
         let root = std::path::absolute(root).map_err(StoreError::io("find", root))?;
-        let form = files::open_root(&root)?;
+        let form = schema::open_root(&root)?;
         Ok(Self { root, form, limits: Limits::default() })
     }
 
@@ -122,12 +155,12 @@ impl Store {
     /// As [`Store::open`].
     pub fn look(root: &Path) -> Result<Option<Self>, StoreError> {
         let root = std::path::absolute(root).map_err(StoreError::io("find", root))?;
-        let form = files::read_schema(&root)?;
-        Ok(form.map(|form| Self { root, form, limits: Limits::default() }))
+        let schema = schema::read(&root)?;
+        Ok(schema.map(|(_, form)| Self { root, form, limits: Limits::default() }))
     }
 
     /// An image as it is, or will be, in the store at `root`, by what its documents say. Reads
-    /// nothing.
+    /// nothing, and so knows no health check.
     ///
     /// # Errors
     /// [`StoreError::Document`] if the configuration has no valid layers.
@@ -140,7 +173,8 @@ impl Store {
         let root = std::path::absolute(root).map_err(StoreError::io("find", root))?;
         let chain = chain_of(&root, &config, &digest)?;
         let layers = chain.iter().map(|id| layer(&root, id).join(DIFF)).collect();
-        Ok(Image { reference: reference.to_owned(), digest, config, layers })
+        let reference = reference.to_owned();
+        Ok(Image { reference, digest, config, healthcheck: None, layers })
     }
 
     /// How its layers are written; `Form::Rootless` ones are mounted with `userxattr`.
@@ -161,13 +195,14 @@ impl Store {
     pub fn resolve(&self, name: &str) -> Result<Image, StoreError> {
         let (reference, digest) = self.find(name)?;
         let incomplete = |path: PathBuf| StoreError::Incomplete { name: name.to_owned(), path };
-        let config = self.config_of(&digest)?.ok_or_else(|| incomplete(self.manifest(&digest)))?;
+        let (config, healthcheck) =
+            self.config_of(&digest)?.ok_or_else(|| incomplete(self.manifest(&digest)))?;
         let layers: Vec<PathBuf> =
             self.chain_of(&config, &digest)?.iter().map(|id| self.layer(id).join(DIFF)).collect();
         if let Some(missing) = layers.iter().find(|layer| !layer.is_dir()) {
             return Err(incomplete(missing.clone()));
         }
-        Ok(Image { reference, digest, config, layers })
+        Ok(Image { reference, digest, config, healthcheck, layers })
     }
 
     /// All images, sorted by name; takes no lock.
@@ -179,7 +214,7 @@ impl Store {
         let mut images = Vec::new();
         for digest in self.manifests()? {
             // Somebody may have removed it since.
-            let Some(config) = self.config_of(&digest)? else { continue };
+            let Some((config, _)) = self.config_of(&digest)? else { continue };
             let chain = self.chain_of(&config, &digest)?;
             let mut size = 0;
             for id in &chain {
@@ -238,10 +273,6 @@ impl Store {
         self.root.join(MANIFESTS).join(digest.hex())
     }
 
-    fn config(&self, digest: &Digest) -> PathBuf {
-        self.root.join(CONFIGS).join(digest.hex())
-    }
-
     fn layer(&self, chain_id: &Digest) -> PathBuf {
         layer(&self.root, chain_id)
     }
@@ -261,10 +292,24 @@ impl Store {
         files::read_json(&self.manifest(digest))
     }
 
-    /// An image's configuration; `None` if the image is not there.
-    fn config_of(&self, digest: &Digest) -> Result<Option<ImageConfiguration>, StoreError> {
+    /// An image's configuration, and the health check in it; `None` if the image is not there.
+    fn config_of(
+        &self,
+        digest: &Digest,
+    ) -> Result<Option<(ImageConfiguration, Option<Healthcheck>)>, StoreError> {
         let Some(manifest) = self.read_manifest(digest)? else { return Ok(None) };
-        files::read_json(&self.config(&manifest.config.digest))
+        let config = &manifest.config.digest;
+        let mut path = self.blob_path(config);
+        let mut text = files::read(&path)?;
+        if text.is_none() {
+            // A store of the older schema that nobody has changed since.
+            path = schema::old_config(&self.root, config);
+            text = files::read(&path)?;
+        }
+        let Some(text) = text else { return Ok(None) };
+        let parsed =
+            serde_json::from_slice(&text).map_err(|source| StoreError::Damaged { path, source })?;
+        Ok(Some((parsed, Healthcheck::of_config(&text))))
     }
 
     /// The names of an image's layers, the lowest first.

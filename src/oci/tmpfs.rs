@@ -125,12 +125,12 @@ fn apply(tmpfs: &mut Tmpfs, option: &str) -> Option<()> {
     Some(())
 }
 
-/// What a read-only root gets, apart from the places in `taken`.
+/// What a read-only root gets, apart from what is, or lies in, one of the places in `taken`.
 pub fn of_read_only_root(taken: &[PathBuf]) -> impl Iterator<Item = Tmpfs> {
     OF_READ_ONLY_ROOT
         .iter()
         .map(|(path, mode)| Tmpfs::at(PathBuf::from(path), *mode))
-        .filter(|tmpfs| !taken.contains(&tmpfs.destination))
+        .filter(|tmpfs| !taken.iter().any(|outer| tmpfs.destination.starts_with(outer)))
 }
 
 #[cfg(test)]
@@ -180,7 +180,8 @@ mod tests {
 
     #[test]
     fn a_place_that_is_taken_is_left_alone() {
-        let got: Vec<_> = of_read_only_root(&["/tmp".into()]).map(|t| t.destination).collect();
-        assert_eq!(got, [PathBuf::from("/run"), PathBuf::from("/var/tmp")]);
+        let taken = ["/tmp".into(), "/run/secrets".into(), "/var".into()];
+        let got: Vec<_> = of_read_only_root(&taken).map(|t| t.destination).collect();
+        assert_eq!(got, [PathBuf::from("/run")]);
     }
 }

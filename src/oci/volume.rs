@@ -161,6 +161,40 @@ pub fn check<'a>(destinations: impl IntoIterator<Item = &'a Path>) -> Result<(),
     }
 }
 
+/// Where an image's own volumes (`VOLUME`) get a file system: cleaned, sorted, each once. Left out is
+/// what a mount of the user's covers or lies in, what lies in another one of the image's, and what
+/// no mount may touch.
+pub fn of_image(declared: &[String], taken: &[PathBuf]) -> Vec<PathBuf> {
+    let mut places: Vec<PathBuf> = declared.iter().map(|text| cleaned(text)).collect();
+    // A directory comes before what is in it.
+    places.sort();
+    let mut kept: Vec<PathBuf> = Vec::new();
+    for place in places {
+        let covered = |there: &PathBuf| place.starts_with(there) || there.starts_with(&place);
+        let nested = kept.iter().any(|outer| place.starts_with(outer));
+        if !nested && reserved(&place).is_none() && !taken.iter().any(covered) {
+            kept.push(place);
+        }
+    }
+    kept
+}
+
+/// A path from the root without `.` and `..`, by its text alone.
+fn cleaned(text: &str) -> PathBuf {
+    let mut path = PathBuf::from("/");
+    for part in text.split('/') {
+        match part {
+            "" | "." => {}
+            ".." => {
+                // The root's parent is the root.
+                path.pop();
+            }
+            part => path.push(part),
+        }
+    }
+    path
+}
+
 fn normalised(destination: &str, volume: &str) -> Result<PathBuf, VolumeError> {
     let mut path = PathBuf::from("/");
     for component in destination.split('/') {
@@ -285,6 +319,29 @@ mod tests {
         let relabelled = parse("/a:/b:ro,Z").unwrap();
         assert_eq!(relabelled, VolumeArg { relabel: true, ..volume("/a", "/b", true) });
         assert!(matches!(parse("/a:/b:ro,rw"), Err(VolumeError::Contradiction { .. })));
+    }
+
+    #[test]
+    fn an_images_volumes_leave_the_users_alone() {
+        let taken = ["/srv/x", "/given"].map(PathBuf::from);
+        let declared = [
+            "/var/lib/db",
+            "var/cache/../log/",
+            "/var/lib/db/sub",
+            "/var/lib/db",
+            "/var/lib/db2",
+            "/given",
+            "/given/sub",
+            "/srv",
+            "/",
+            "..",
+            "/proc/sys",
+            "/dev",
+            "/dev/null",
+        ];
+        let found = of_image(&declared.map(str::to_owned), &taken);
+        let want = ["/var/lib/db", "/var/lib/db2", "/var/log"].map(PathBuf::from);
+        assert_eq!(found, want);
     }
 
     #[test]

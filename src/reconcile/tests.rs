@@ -123,7 +123,15 @@ fn resources(count: usize) -> Vec<Resource> {
         .map(|i| match i % 4 {
             0 if i == 0 => Resource::Firewall(Firewall {}),
             1 => Resource::Uplink(Uplink { device: name(i) }),
-            2 => Resource::BridgeRules(BridgeRules { bridge: name(i), internal: false }),
+            2 => Resource::BridgeRules(BridgeRules {
+                bridge: name(i),
+                gateway: std::net::Ipv4Addr::LOCALHOST,
+                gateway6: None,
+                internal: false,
+                egress: None,
+                host_ports: Vec::new(),
+                log_group: None,
+            }),
             _ => Resource::Netns(Netns {
                 name: ContainerName::new(format!("n{i}")).unwrap(),
                 path: format!("/run/netns/n{i}").into(),

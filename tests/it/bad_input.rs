@@ -48,7 +48,7 @@ fn bad_addresses_are_refused() {
     for (arguments, word) in [
         (vec!["--subnet", "10.77.0.0"], "10.77.0.0"),
         (vec!["--subnet", "10.77.0.0/33"], "10.77.0.0/33"),
-        (vec!["--subnet", "fd00::/64"], "fd00::/64"),
+        (vec!["--subnet", "fe80::/64"], "fe80::/64"),
         (vec!["--subnet", subnet, "--gateway", "10.78.0.1"], "10.78.0.1"),
         (vec!["--subnet", subnet, "--ip", "10.78.0.2"], "10.78.0.2"),
         (vec!["--subnet", subnet, "--ip", "10.77.0.0"], "10.77.0.0"),

@@ -13,6 +13,7 @@ mod exec_logs;
 mod hardship;
 mod harness;
 mod idempotency;
+mod image_config;
 mod images;
 mod inside;
 mod layering;

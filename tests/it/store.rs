@@ -3,7 +3,9 @@
 
 mod archive;
 mod image;
+mod sources;
 mod tree;
+mod verbs;
 
 use std::fs;
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
@@ -127,7 +129,7 @@ fn large(host: &TestHost) -> PathBuf {
 /// Nothing of an image is in the store any more.
 #[track_caller]
 fn assert_store_empty(host: &TestHost) {
-    for directory in ["names", "manifests", "configs", "layers", "staging"] {
+    for directory in ["names", "manifests", "blobs/sha256", "partial", "layers", "staging"] {
         let path = host.path(Path::new(STORE).join(directory));
         let left: Vec<_> = fs::read_dir(path).unwrap().map(|e| e.unwrap().file_name()).collect();
         assert!(left.is_empty(), "{directory}: {left:?}");
@@ -140,7 +142,11 @@ fn a_killed_load_is_completed_by_the_next_and_removed_whole() {
     let path = large(&host);
     let arguments = ["image", "load", &path.display().to_string()];
     load(&host, &[], &path);
-    let want = tree::read(&host.path(STORE).join("layers"));
+    let published = || {
+        let names = |directory| tree::read(&host.path(STORE).join(directory)).into_keys();
+        ["blobs", "layers", "manifests", "names"].map(|place| names(place).collect::<Vec<_>>())
+    };
+    let want = published();
     host.carboy(&["image", "rm", "large"]).ok();
     assert_store_empty(&host);
     let mut killed = 0;
@@ -156,9 +162,7 @@ fn a_killed_load_is_completed_by_the_next_and_removed_whole() {
         // What is listed after that must be whole.
         host.carboy(&["image", "ls", "--json"]).ok();
         assert_eq!(load(&host, &[], &path)[0]["reference"], "large");
-        let found = tree::read(&host.path(STORE).join("layers"));
-        let names = |tree: &tree::Tree| tree.keys().cloned().collect::<Vec<_>>();
-        assert_eq!(names(&found), names(&want), "killed after {milliseconds} ms");
+        assert_eq!(published(), want, "killed after {milliseconds} ms");
         let staging = host.path(STORE).join("staging");
         assert_eq!(fs::read_dir(staging).unwrap().count(), 0, "killed after {milliseconds} ms");
         host.carboy(&["image", "rm", "large"]).ok();

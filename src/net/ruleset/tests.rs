@@ -18,9 +18,18 @@ fn keys_have_the_lengths_their_sets_say() {
         veth: "cv-abcdefghijkl".parse().unwrap(),
         mac: MacAddr([2, 0xb2, 1, 2, 3, 4]),
         ip: Ipv4Addr::new(10, 0, 0, 2),
+        ip6: None,
     };
     let mut elements = port_elements(&rules);
-    elements.extend(bridge_elements(&BridgeRules { bridge, internal: true }));
+    elements.extend(bridge_elements(&BridgeRules {
+        bridge,
+        gateway: Ipv4Addr::new(10, 0, 0, 1),
+        gateway6: None,
+        internal: true,
+        egress: None,
+        host_ports: Vec::new(),
+        log_group: None,
+    }));
     let sets: Vec<_> =
         tables().iter().flat_map(|t| t.sets.clone().into_iter().map(|s| (t.family, s))).collect();
     assert_eq!(elements.len(), 4);

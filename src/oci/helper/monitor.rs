@@ -217,10 +217,16 @@ fn prepare(request: &StartRequest) -> Result<Prepared, RuntimeError> {
     let cwd = rootfs.make_working_dir(Path::new(&container.process.cwd))?;
     container.process.cwd = cwd.to_string_lossy().into_owned();
     container.security.apparmor = apparmor::effective(container.security.apparmor.as_deref());
+    // After all that is made in the root file system: nothing of it is hidden.
+    let mut tmpfs = Vec::new();
+    for inside in &container.image_volumes {
+        tmpfs.extend(rootfs.tmpfs_place(inside)?);
+    }
     let cgroup = runtime::cgroups_path(&container);
     let mount_point = Rootfs::mount_point(&container);
     let mut spec = runtime_spec::build(&container, &user, &cgroup, &mount_point)
         .map_err(|e| RuntimeError::invalid(&container, &e))?;
+    runtime_spec::add_tmpfs(&mut spec, &tmpfs, container.limits.memory);
     if let Ok(possible) = std::fs::read_to_string("/sys/devices/system/cpu/possible") {
         runtime_spec::mask_thermal_throttle(&mut spec, &possible);
     }

@@ -18,6 +18,7 @@ fn container() -> Container {
         layers: vec![],
         netns: "/run/netns/p-sidecars-demo".into(),
         ip: Ipv4Addr::new(192, 168, 7, 2),
+        ip6: None,
         internal: false,
         process: Process {
             args: vec!["/bin/sh".into(), "-c".into(), "true".into()],
@@ -29,6 +30,7 @@ fn container() -> Container {
         tmpfs: vec![],
         secrets: vec![],
         security: Security::default(),
+        image_volumes: vec![],
         limits: Limits::default(),
         read_only: false,
         init: false,

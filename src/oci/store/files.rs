@@ -1,123 +1,25 @@
-//! The store's files: the marker, locks, durable writes.
+//! The store's files: locks, durable writes.
 
-use std::fs::{self, DirBuilder, File, OpenOptions};
+use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write};
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
-use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 
-use rustix::fs::{FlockOperation, IFlags, Mode, OFlags, XattrFlags};
+use rustix::fs::{FlockOperation, Mode, OFlags};
 use rustix::io::Errno;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
-use super::{CONFIGS, LAYERS, LOCK, MANIFESTS, NAMES, REMOVAL, STAGING};
 use crate::oci::error::StoreError;
-use crate::oci::unpack::{Form, remove_tree};
-
-const SCHEMA: &str = "schema";
-const PRIVILEGED: &str = "carboy images 1 privileged\n";
-const ROOTLESS: &str = "carboy images 1 rootless\n";
+use crate::oci::unpack::remove_tree;
 
 /// How a lock is held.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(super) enum Kind {
     Exclusive,
     Shared,
-}
-
-/// Opens or makes the store's directories and returns the form of its layers.
-pub(super) fn open_root(root: &Path) -> Result<Form, StoreError> {
-    if let Some(form) = read_schema(root)? {
-        return Ok(form);
-    }
-    DirBuilder::new()
-        .recursive(true)
-        .mode(0o700)
-        .create(root)
-        .map_err(StoreError::io("create", root))?;
-    // The directory itself is the lock: before the marker there is nothing else.
-    let lock = open_directory(root)?;
-    flock(&lock, root, Kind::Exclusive)?;
-    if let Some(form) = read_schema(root)? {
-        return Ok(form);
-    }
-    let ours = [LOCK, REMOVAL, NAMES, MANIFESTS, CONFIGS, LAYERS, STAGING, "lost+found"];
-    if let Some(foreign) = names(root)?.into_iter().find(|name| !ours.contains(&name.as_str())) {
-        return Err(StoreError::Schema {
-            root: root.to_owned(),
-            found: format!("no marker, but {foreign}"),
-            want: PRIVILEGED.trim().to_owned(),
-        });
-    }
-    rustix::fs::fchmod(&lock, Mode::RWXU).map_err(StoreError::os("set the mode of", root))?;
-    for name in [NAMES, MANIFESTS, CONFIGS, LAYERS, STAGING] {
-        let path = root.join(name);
-        match DirBuilder::new().mode(0o700).create(&path) {
-            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
-            made => made.map_err(StoreError::io("create", &path))?,
-        }
-    }
-    let staging = root.join(STAGING);
-    spread(&staging)?;
-    let form = probe(&staging)?;
-    let text = if form == Form::Privileged { PRIVILEGED } else { ROOTLESS };
-    write(&staging, root, SCHEMA, text.as_bytes())?;
-    Ok(form)
-}
-
-pub(super) fn read_schema(root: &Path) -> Result<Option<Form>, StoreError> {
-    let Some(text) = read(&root.join(SCHEMA))? else { return Ok(None) };
-    match text.as_slice() {
-        text if text == PRIVILEGED.as_bytes() => Ok(Some(Form::Privileged)),
-        text if text == ROOTLESS.as_bytes() => Ok(Some(Form::Rootless)),
-        other => Err(StoreError::Schema {
-            root: root.to_owned(),
-            found: String::from_utf8_lossy(&other[..other.len().min(100)]).trim().to_owned(),
-            want: PRIVILEGED.trim().to_owned(),
-        }),
-    }
-}
-
-/// Asks ext4 to spread the layers over the disk (`chattr +T` on the directory they are made in):
-/// making many files is several times slower where many were just removed. Other file systems
-/// refuse.
-fn spread(staging: &Path) -> Result<(), StoreError> {
-    let directory = open_directory(staging)?;
-    if let Ok(flags) = rustix::fs::ioctl_getflags(&directory) {
-        // It is only faster; where it is not possible nothing is lost.
-        rustix::fs::ioctl_setflags(&directory, flags | IFlags::TOPDIR).unwrap_or_default();
-    }
-    Ok(())
-}
-
-/// Whether the kernel lets us write what overlayfs reads: `trusted.*` needs CAP_SYS_ADMIN in the
-/// first user namespace, and who has that has the other capabilities of root.
-fn probe(directory: &Path) -> Result<Form, StoreError> {
-    let opened = open_directory(directory)?;
-    let name = "trusted.overlay.carboy";
-    let failed = StoreError::os("set an extended attribute of", directory);
-    match rustix::fs::fsetxattr(&opened, name, b"", XattrFlags::empty()) {
-        Ok(()) => match rustix::fs::fremovexattr(&opened, name) {
-            Ok(()) => Ok(Form::Privileged),
-            Err(errno) => Err(failed(errno)),
-        },
-        // Root would lose the owners in the images without a word.
-        Err(Errno::PERM) if rustix::process::geteuid().is_root() && !in_user_namespace() => {
-            Err(failed(Errno::PERM))
-        }
-        Err(Errno::PERM) => Ok(Form::Rootless),
-        Err(errno) => Err(failed(errno)),
-    }
-}
-
-/// Whether root is not the host's: the first user namespace maps all ids to themselves
-/// (`user_namespaces(7)`).
-fn in_user_namespace() -> bool {
-    let map = fs::read_to_string("/proc/self/uid_map").unwrap_or_default();
-    let all = ["0", "0", "4294967295"];
-    !map.is_empty() && !map.split_whitespace().eq(all)
 }
 
 /// Takes a lock; it is free again when the result is dropped, or the process dies.
@@ -135,13 +37,13 @@ pub(super) fn lock(path: &Path, kind: Kind) -> Result<OwnedFd, StoreError> {
     Ok(file)
 }
 
-fn flock(file: &OwnedFd, path: &Path, kind: Kind) -> Result<(), StoreError> {
+pub(super) fn flock(file: impl AsFd, path: &Path, kind: Kind) -> Result<(), StoreError> {
     let operation = match kind {
         Kind::Exclusive => FlockOperation::LockExclusive,
         Kind::Shared => FlockOperation::LockShared,
     };
     loop {
-        match rustix::fs::flock(file, operation) {
+        match rustix::fs::flock(&file, operation) {
             Err(Errno::INTR) => {}
             done => return done.map_err(StoreError::os("lock", path)),
         }
@@ -226,6 +128,17 @@ pub(super) fn remove_file(path: &Path) -> Result<(), StoreError> {
 pub(super) fn sync_directory(directory: &Path) -> Result<(), StoreError> {
     let opened = open_directory(directory)?;
     rustix::fs::fsync(&opened).map_err(StoreError::os("sync", directory))
+}
+
+/// Bytes of all files below a directory.
+pub(super) fn size(directory: &Path) -> Result<u64, StoreError> {
+    let mut bytes = 0;
+    for entry in fs::read_dir(directory).map_err(StoreError::io("read", directory))? {
+        let entry = entry.map_err(StoreError::io("read", directory))?;
+        let about = entry.metadata().map_err(StoreError::io("read", entry.path()))?;
+        bytes += if about.is_dir() { size(&entry.path())? } else { about.len() };
+    }
+    Ok(bytes)
 }
 
 /// Removes all that is in a directory.

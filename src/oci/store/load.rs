@@ -1,23 +1,15 @@
 //! Bringing images in.
 
-use std::fs::DirBuilder;
-use std::os::fd::{AsFd, OwnedFd};
-use std::os::unix::fs::DirBuilderExt;
-use std::path::Path;
-use std::time::{SystemTime, UNIX_EPOCH};
-
-use rustix::fs::FileType;
 use serde::Serialize;
 
-use super::{CONFIGS, DIFF, LAYER_RECORD, LAYERS, LOCK, LayerRecord, MANIFESTS, Store, files};
+use super::layers::chain;
+use super::{BLOBS, LAYERS, LOCK, MANIFESTS, Store, files};
 use crate::oci::digest::Digest;
 use crate::oci::error::StoreError;
-use crate::oci::image_config::chain_ids;
-use crate::oci::layout::{self, Candidate, LayerFile};
+use crate::oci::layout::{self, Candidate};
 use crate::oci::manifest::{Manifest, Platform};
 use crate::oci::reference::{EMBEDDED, Reference};
-use crate::oci::source::{Contents, Source};
-use crate::oci::unpack::{Lower, lookup, unpack};
+use crate::oci::source::{Contents, Images, Source};
 
 /// A name that was loaded.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
@@ -41,11 +33,11 @@ impl Store {
     /// [`StoreError`]; nothing of the image at fault is in the store then, images before it are.
     pub fn load(&self, source: &Source, name: Option<&str>) -> Result<Vec<Loaded>, StoreError> {
         let name = name.map(Reference::parse).transpose()?;
-        let contents = source.contents(&self.staging())?;
         if let Some(name) = name.as_ref().filter(|name| reserved(name) && !source.is_embedded()) {
             return Err(StoreError::Reserved { name: name.to_string() });
         }
-        let images = layout::images(&contents, &Platform::host())?;
+        let Images { contents, images, notes } =
+            source.images(&self.staging(), &Platform::host(), &self.limits)?;
         if name.is_some() && images.len() > 1 {
             let images = images.iter().map(label).collect();
             let file = contents.label().to_owned();
@@ -53,12 +45,47 @@ impl Store {
         }
         let mut loaded = Vec::new();
         for image in &images {
-            match self.unchanged(&contents, image, name.as_ref())? {
-                Some(unchanged) => loaded.extend(unchanged),
-                None => loaded.extend(self.add(&contents, image, name.as_ref())?),
-            }
+            loaded.extend(self.bring(&contents, image, name.as_slice())?);
+        }
+        if let Some(first) = loaded.first_mut() {
+            first.notes.splice(0..0, notes);
         }
         Ok(loaded)
+    }
+
+    /// Adds the image whose manifest is `manifest`, under `names`, or under its digest if there are
+    /// none. Its configuration and its layers are in the store as blobs ([`Store::begin_blob`]); the
+    /// layers that are missing are unpacked. The caller has checked the manifest's digest, and holds
+    /// the store ([`Store::hold`]) since before its first blob. `origin` is what errors call the image.
+    ///
+    /// # Errors
+    /// [`StoreError`]; the blobs stay, nothing else of the image is in the store then.
+    pub fn install(
+        &self,
+        manifest: &[u8],
+        origin: &str,
+        names: &[Reference],
+    ) -> Result<Vec<Loaded>, StoreError> {
+        if let Some(name) = names.iter().find(|name| reserved(name)) {
+            return Err(StoreError::Reserved { name: name.to_string() });
+        }
+        // The store's blobs are where a layout's are.
+        let contents = Contents::of_directory(files::open_directory(&self.root)?, origin);
+        let digest = Digest::of(manifest);
+        let image = layout::image_of(&contents, manifest, digest.as_str(), &Platform::host())?;
+        self.bring(&contents, &image, names)
+    }
+
+    fn bring(
+        &self,
+        contents: &Contents,
+        image: &Candidate,
+        names: &[Reference],
+    ) -> Result<Vec<Loaded>, StoreError> {
+        match self.unchanged(contents, image, names)? {
+            Some(unchanged) => Ok(unchanged),
+            None => self.add(contents, image, names),
+        }
     }
 
     /// What a load reports if the image and all its names are there already; `None` if not.
@@ -66,10 +93,10 @@ impl Store {
         &self,
         contents: &Contents,
         image: &Candidate,
-        name: Option<&Reference>,
+        names: &[Reference],
     ) -> Result<Option<Vec<Loaded>>, StoreError> {
         let Some((digest, _)) = self.known(image)? else { return Ok(None) };
-        let names = names_of(image, name, &digest, contents)?;
+        let names = names_of(image, names, &digest, contents)?;
         if !self.present(image, &digest, &names.references)? {
             return Ok(None);
         }
@@ -88,7 +115,7 @@ impl Store {
         &self,
         contents: &Contents,
         image: &Candidate,
-        name: Option<&Reference>,
+        names: &[Reference],
     ) -> Result<Vec<Loaded>, StoreError> {
         let _lock = files::lock(&self.root.join(LOCK), files::Kind::Exclusive)?;
         files::empty(&self.staging())?;
@@ -105,10 +132,10 @@ impl Store {
                 path: self.root.join(LAYERS),
             });
         };
-        let names = names_of(image, name, &digest, contents)?;
+        let names = names_of(image, names, &digest, contents)?;
         notes.extend(names.notes);
         for (directory, digest, text) in [
-            (CONFIGS, &Digest::of(&image.config_text), &image.config_text),
+            (BLOBS, &Digest::of(&image.config_text), &image.config_text),
             (MANIFESTS, &digest, &manifest),
         ] {
             let directory = self.root.join(directory);
@@ -160,7 +187,8 @@ impl Store {
         references: &[Reference],
     ) -> Result<bool, StoreError> {
         let there = self.manifest(digest).exists()
-            && self.config(&Digest::of(&image.config_text)).exists()
+            && self.blob_path(&Digest::of(&image.config_text)).exists()
+            && image.layers.iter().all(|layer| self.blob_path(layer.digest()).exists())
             && self.known_layers(image)?.is_some();
         if !there {
             return Ok(false);
@@ -175,122 +203,6 @@ impl Store {
         }
         Ok(true)
     }
-
-    /// Unpacks the layers that are missing; returns whether any was. All of them are checked and
-    /// on disk before the first is given its name.
-    fn add_layers(
-        &self,
-        contents: &Contents,
-        image: &Candidate,
-        notes: &mut Vec<String>,
-    ) -> Result<bool, StoreError> {
-        let mut staged = Vec::new();
-        // The topmost first, as a path is looked up.
-        let mut below: Vec<OwnedFd> = Vec::new();
-        for (layer, id) in image.layers.iter().zip(chain(image)) {
-            let mut diff = self.layer(&id).join(DIFF);
-            if self.layer_record(&id)?.is_none() {
-                let path = self.staging().join(fresh(&id));
-                diff = path.join(DIFF);
-                self.stage(contents, layer, &path, &below, notes)?;
-                staged.push((path, self.layer(&id)));
-            }
-            below.insert(0, files::open_directory(&diff)?);
-        }
-        check_root(&below, contents)?;
-        if staged.is_empty() {
-            return Ok(false);
-        }
-        let staging = self.staging();
-        rustix::fs::syncfs(files::open_directory(&staging)?.as_fd())
-            .map_err(StoreError::os("sync", &staging))?;
-        for (from, to) in &staged {
-            // Only a directory that somebody emptied by hand can be there.
-            if to.exists() {
-                files::rename(to, &self.staging().join(fresh(&Digest::of(b"old"))))?;
-            }
-            files::rename(from, to)?;
-        }
-        files::sync_directory(&self.root.join(LAYERS))?;
-        Ok(true)
-    }
-
-    /// Unpacks one layer into staging and checks both of its digests.
-    fn stage(
-        &self,
-        contents: &Contents,
-        layer: &LayerFile,
-        path: &Path,
-        below: &[OwnedFd],
-        notes: &mut Vec<String>,
-    ) -> Result<(), StoreError> {
-        const WHAT: &str = "layer";
-        let blob =
-            contents.open(&layer.name)?.ok_or_else(|| contents.missing(WHAT, &layer.name))?;
-        if let Some((_, size)) = &layer.blob {
-            contents.check_size(WHAT, &layer.name, *size, blob.length())?;
-        }
-        let diff = path.join(DIFF);
-        for directory in [path, &diff] {
-            DirBuilder::new()
-                .mode(0o700)
-                .create(directory)
-                .map_err(StoreError::io("create", directory))?;
-        }
-        let directory = files::open_directory(&diff)?;
-        let unpacked = unpack(blob, directory.as_fd(), below, self.form, &self.limits);
-        let blob = match &unpacked {
-            Ok(unpacked) => Some(&unpacked.blob),
-            Err(failure) => failure.blob.as_ref(),
-        };
-        // A damaged blob explains whatever went wrong with its content.
-        if let (Some((want, _)), Some(found)) = (&layer.blob, blob) {
-            contents.check_digest(WHAT, want, found.clone())?;
-        }
-        let unpacked = unpacked.map_err(|failure| StoreError::Layer {
-            file: contents.label().to_owned(),
-            layer: layer.name.clone(),
-            entry: failure.entry,
-            source: failure.fault,
-        })?;
-        if unpacked.diff_id != layer.diff_id {
-            return Err(StoreError::DiffIdMismatch {
-                file: contents.label().to_owned(),
-                layer: layer.name.clone(),
-                want: layer.diff_id.clone(),
-                found: unpacked.diff_id,
-            });
-        }
-        notes.extend(unpacked.notes);
-        let record = LayerRecord { diff_id: unpacked.diff_id, size: unpacked.tar_size };
-        let path = path.join(LAYER_RECORD);
-        std::fs::write(&path, files::to_json(&record)).map_err(StoreError::io("write", &path))
-    }
-}
-
-/// A name for a layer in staging. ext4 places a directory by a hash of its name, and is slow
-/// where inodes were just freed: a layer that is loaded again must not get its old place.
-fn fresh(chain_id: &Digest) -> String {
-    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-    format!("{}.{}", chain_id.hex(), now.as_nanos())
-}
-
-fn chain(image: &Candidate) -> Vec<Digest> {
-    let diff_ids: Vec<Digest> = image.layers.iter().map(|layer| layer.diff_id.clone()).collect();
-    chain_ids(&diff_ids)
-}
-
-/// A container runtime mounts on these; were one a symbolic link, it would lead the mount, or
-/// what is written there, elsewhere.
-fn check_root(layers: &[OwnedFd], contents: &Contents) -> Result<(), StoreError> {
-    for path in ["/dev", "/proc", "/sys"] {
-        if let Lower::Found(stat) = lookup(layers, &path.as_bytes()[1..])
-            && FileType::from_raw_mode(stat.st_mode) == FileType::Symlink
-        {
-            return Err(StoreError::UnsafeRoot { file: contents.label().to_owned(), path });
-        }
-    }
-    Ok(())
 }
 
 /// What to call an image in an error.
@@ -309,21 +221,21 @@ struct Names {
 
 fn names_of(
     image: &Candidate,
-    given: Option<&Reference>,
+    given: &[Reference],
     digest: &Digest,
     contents: &Contents,
 ) -> Result<Names, StoreError> {
     let pins_other = |name: &Reference| name.digest().is_some_and(|pinned| pinned != digest);
     let mut names = Names { references: Vec::new(), notes: Vec::new() };
-    if let Some(name) = given {
-        if pins_other(name) {
-            return Err(StoreError::PinnedDigest {
-                file: contents.label().to_owned(),
-                name: name.to_string(),
-                found: digest.clone(),
-            });
-        }
-        names.references.push(name.clone());
+    if let Some(name) = given.iter().find(|name| pins_other(name)) {
+        return Err(StoreError::PinnedDigest {
+            file: contents.label().to_owned(),
+            name: name.to_string(),
+            found: digest.clone(),
+        });
+    }
+    if !given.is_empty() {
+        names.references.extend_from_slice(given);
         return Ok(names);
     }
     for text in &image.names {

@@ -3,10 +3,10 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::{NAMES, Store, files};
+use super::{LOCK, NAMES, Store, files};
 use crate::oci::digest::Digest;
 use crate::oci::error::StoreError;
-use crate::oci::reference::Reference;
+use crate::oci::reference::{EMBEDDED, Reference};
 
 /// A name as it was loaded, and what it stands for.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize)]
@@ -51,6 +51,27 @@ impl Store {
         names.push(name);
         self.write_names(reference, &names)?;
         Ok(true)
+    }
+
+    /// Gives an image a further name; one that stood for another image is taken from it. Returns
+    /// the image's digest, and whether the name is new.
+    ///
+    /// # Errors
+    /// [`StoreError::NotFound`]; [`StoreError::Reserved`] for the built-in image's name, and
+    /// [`StoreError::PinnedDigest`] for one that pins another content.
+    pub fn tag(&self, name: &str, new: &str) -> Result<(Digest, bool), StoreError> {
+        let new = Reference::parse(new)?;
+        if new.as_str() == EMBEDDED {
+            return Err(StoreError::Reserved { name: new.to_string() });
+        }
+        let _lock = files::lock(&self.root.join(LOCK), files::Kind::Exclusive)?;
+        let (found, digest) = self.find_or_abbreviated(name)?;
+        if new.digest().is_some_and(|pinned| *pinned != digest) {
+            let (file, name) = (found, new.to_string());
+            return Err(StoreError::PinnedDigest { file, name, found: digest });
+        }
+        let changed = self.name(&new, &digest)?;
+        Ok((digest, changed))
     }
 
     /// Takes a name away. Needs the lock.

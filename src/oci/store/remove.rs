@@ -5,7 +5,7 @@ use std::os::fd::{AsFd, OwnedFd};
 
 use serde::Serialize;
 
-use super::{LAYERS, LOCK, MANIFESTS, REMOVAL, Store, files};
+use super::{LAYERS, LOCK, MANIFESTS, REMOVAL, Store, files, schema};
 use crate::oci::digest::Digest;
 use crate::oci::error::StoreError;
 use crate::oci::reference::Reference;
@@ -20,7 +20,7 @@ pub struct Removed {
     pub digest: Digest,
     /// Whether the image is gone, too; it stays while it has other names.
     pub deleted: bool,
-    /// Bytes of the layers that went with it.
+    /// Bytes that went with it: blobs, and layers as large as their tars were.
     pub freed: u64,
 }
 
@@ -28,23 +28,37 @@ pub struct Removed {
 /// Who uses which image is gathered after this was taken, so that no use begins in between.
 #[derive(Debug)]
 pub struct Exclusive<'a> {
-    store: &'a Store,
+    pub(super) store: &'a Store,
     _locks: [OwnedFd; 2],
+    /// Bytes of stale staging that were found.
+    pub(super) stale: u64,
 }
 
 impl Store {
-    /// Waits for loads, removals and holds to end and keeps others out.
+    /// Waits for loads, removals and holds to end and keeps others out. What a load that was killed
+    /// left is removed.
     ///
     /// # Errors
     /// [`StoreError::Io`].
     pub fn exclusive(&self) -> Result<Exclusive<'_>, StoreError> {
+        let exclusive = self.exclusive_look()?;
+        files::empty(&self.staging())?;
+        Ok(exclusive)
+    }
+
+    /// As [`Store::exclusive`], to look only: nothing stale is removed.
+    ///
+    /// # Errors
+    /// As there.
+    pub fn exclusive_look(&self) -> Result<Exclusive<'_>, StoreError> {
+        // A store of the older schema has other directories.
+        schema::open_root(&self.root)?;
         let locks = [
             // In the order of a caller that holds and then loads.
             files::lock(&self.root.join(REMOVAL), files::Kind::Exclusive)?,
             files::lock(&self.root.join(LOCK), files::Kind::Exclusive)?,
         ];
-        files::empty(&self.staging())?;
-        Ok(Exclusive { store: self, _locks: locks })
+        Ok(Exclusive { store: self, _locks: locks, stale: files::size(&self.staging())? })
     }
 
     /// Takes a name away; the image goes with its last one. A digest, or the first 12 or more of
@@ -66,13 +80,7 @@ impl Exclusive<'_> {
     /// # Errors
     /// As there.
     pub fn remove(&self, name: &str, in_use: &[(Digest, String)]) -> Result<Removed, StoreError> {
-        let (found, digest) = match self.store.find(name) {
-            Err(absent @ StoreError::NotFound { .. }) => {
-                let digest = self.store.abbreviated(name)?.ok_or(absent)?;
-                (digest.to_string(), digest)
-            }
-            found => found?,
-        };
+        let (found, digest) = self.store.find_or_abbreviated(name)?;
         let all: Vec<String> = self
             .store
             .names()?
@@ -97,64 +105,71 @@ impl Exclusive<'_> {
         Ok(Removed { references, digest, deleted, freed })
     }
 
-    /// Removes images that have no name any more and that nobody uses, and layers no image has.
-    ///
-    /// # Errors
-    /// [`StoreError::Io`]; what was removed until then is gone.
-    pub fn prune(&self, in_use: &[(Digest, String)]) -> Result<Vec<Removed>, StoreError> {
-        let named: BTreeSet<Digest> =
-            self.store.names()?.into_iter().map(|name| name.digest).collect();
-        let mut removed = Vec::new();
-        for digest in self.store.manifests()? {
-            if !named.contains(&digest) && users(in_use, &digest).is_empty() {
-                let freed = self.delete(&digest)?;
-                removed.push(Removed { references: Vec::new(), digest, deleted: true, freed });
-            }
-        }
-        self.sweep()?;
-        Ok(removed)
-    }
-
     /// Removes an image without a name: manifest first, so that nothing points to what is gone.
     fn delete(&self, digest: &Digest) -> Result<u64, StoreError> {
         files::remove_file(&self.store.manifest(digest))?;
         files::sync_directory(&self.store.root.join(MANIFESTS))?;
-        self.sweep()
+        self.sweep(&self.garbage(&BTreeSet::new())?)
     }
 
-    /// Removes the configurations and layers that no manifest needs; returns the layers' bytes.
-    fn sweep(&self) -> Result<u64, StoreError> {
+    /// The blobs and layers that no manifest needs, but for those of the images `doomed`.
+    pub(super) fn garbage(&self, doomed: &BTreeSet<Digest>) -> Result<Garbage, StoreError> {
         let store = self.store;
-        let (mut configs, mut layers) = (BTreeSet::new(), BTreeSet::new());
-        for digest in store.manifests()? {
-            if let Some(manifest) = store.read_manifest(&digest)? {
-                configs.insert(manifest.config.digest.hex().to_owned());
+        let (mut blobs, mut layers) = (BTreeSet::new(), BTreeSet::new());
+        for digest in store.manifests()?.iter().filter(|digest| !doomed.contains(digest)) {
+            if let Some(manifest) = store.read_manifest(digest)? {
+                let all = std::iter::once(&manifest.config).chain(&manifest.layers);
+                blobs.extend(all.map(|blob| blob.digest.hex().to_owned()));
             }
-            if let Some(config) = store.config_of(&digest)? {
-                let chain = store.chain_of(&config, &digest)?;
+            if let Some((config, _)) = store.config_of(digest)? {
+                let chain = store.chain_of(&config, digest)?;
                 layers.extend(chain.iter().map(|id| id.hex().to_owned()));
             }
         }
-        let directory = store.root.join(super::CONFIGS);
-        for name in files::names(&directory)?.iter().filter(|name| !configs.contains(*name)) {
-            files::remove_file(&directory.join(name))?;
+        let mut garbage = Garbage::default();
+        let directory = store.blobs();
+        for name in files::names(&directory)?.into_iter().filter(|name| !blobs.contains(name)) {
+            let path = directory.join(&name);
+            garbage.bytes += path.symlink_metadata().map_err(StoreError::io("read", &path))?.len();
+            garbage.blobs.push(name);
         }
         let directory = store.root.join(LAYERS);
-        let staging = files::open_directory(&store.staging())?;
-        let mut freed = 0;
-        for name in files::names(&directory)?.iter().filter(|name| !layers.contains(*name)) {
+        for name in files::names(&directory)?.into_iter().filter(|name| !layers.contains(name)) {
             if let Ok(id) = format!("sha256:{name}").parse() {
-                freed += store.layer_record(&id)?.map_or(0, |record| record.size);
+                garbage.bytes += store.layer_record(&id)?.map_or(0, |record| record.size);
             }
-            // Renamed first: a layer is never seen half removed.
-            files::rename(&directory.join(name), &store.staging().join(name))?;
-            remove_tree(staging.as_fd(), name.as_bytes())
-                .map_err(StoreError::os("remove", store.staging().join(name)))?;
+            garbage.layers.push(name);
         }
-        Ok(freed)
+        Ok(garbage)
+    }
+
+    /// Removes what nobody needs; returns its bytes.
+    pub(super) fn sweep(&self, garbage: &Garbage) -> Result<u64, StoreError> {
+        let store = self.store;
+        for name in &garbage.blobs {
+            files::remove_file(&store.blobs().join(name))?;
+        }
+        let staging = files::open_directory(&store.staging())?;
+        for name in &garbage.layers {
+            // Renamed first: a layer is never seen half removed.
+            let path = store.staging().join(name);
+            files::rename(&store.root.join(LAYERS).join(name), &path)?;
+            remove_tree(staging.as_fd(), name.as_bytes())
+                .map_err(StoreError::os("remove", path))?;
+        }
+        Ok(garbage.bytes)
     }
 }
 
-fn users(in_use: &[(Digest, String)], digest: &Digest) -> Vec<String> {
+/// What no image needs.
+#[derive(Debug, Default)]
+pub(super) struct Garbage {
+    blobs: Vec<String>,
+    layers: Vec<String>,
+    /// Of the blobs as they are, of the layers as their tars were.
+    pub(super) bytes: u64,
+}
+
+pub(super) fn users(in_use: &[(Digest, String)], digest: &Digest) -> Vec<String> {
     in_use.iter().filter(|(used, _)| used == digest).map(|(_, who)| who.clone()).collect()
 }

@@ -26,8 +26,8 @@ use tar_core::parse::{ParseError, ParseEvent, Parser};
 use self::entry::{Entry, What};
 pub(in crate::oci) use self::lower::{Lower, lookup};
 pub(in crate::oci) use self::remove::remove_tree;
-pub(in crate::oci) use self::stream::{Compression, copy_limited};
-use self::stream::{Hashed, Inflated};
+use self::stream::Inflated;
+pub(in crate::oci) use self::stream::{Compression, Hashed, copy_limited};
 use super::digest::Digest;
 
 /// Bounds on a layer; what exceeds them is refused. The defaults are far above real images.

@@ -67,6 +67,11 @@ impl Output {
         self.status.code()
     }
 
+    /// stdout as it is.
+    pub(crate) fn stdout_bytes(&self) -> &[u8] {
+        &self.stdout
+    }
+
     /// stdout as text.
     pub(crate) fn stdout(&self) -> String {
         String::from_utf8_lossy(&self.stdout).into_owned()
