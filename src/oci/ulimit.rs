@@ -19,6 +19,9 @@ pub struct Ulimit {
 /// What every container has: no core dumps, and as many files as the C library expects.
 pub const DEFAULTS: [(&str, u64, u64); 2] = [("nofile", 1024, 4096), ("core", 0, 0)];
 
+/// The fewest open files a container can be started with: the runtime has some open itself.
+const FILES_MIN: u64 = 64;
+
 /// The names there are.
 const NAMES: [&str; 16] = [
     "as",
@@ -60,6 +63,9 @@ pub enum UlimitError {
         /// The text.
         text: String,
     },
+    /// Too few open files.
+    #[error("a container cannot be started with fewer than {FILES_MIN} open files")]
+    Files,
     /// Two for one name.
     #[error("resource limit {name} is given twice")]
     Twice {
@@ -110,6 +116,9 @@ fn parse(text: &str) -> Result<Ulimit, UlimitError> {
     if soft > hard {
         return Err(UlimitError::Order { text: text.to_owned() });
     }
+    if name == "nofile" && soft < FILES_MIN {
+        return Err(UlimitError::Files);
+    }
     Ok(Ulimit { name: name.to_owned(), soft, hard })
 }
 
@@ -137,11 +146,11 @@ mod tests {
     #[test]
     fn limits_are_read_as_docker_reads_them() {
         assert_eq!(
-            all(&["nofile=10:20", "core=-1", "as=unlimited:unlimited", "nproc=0"]).unwrap(),
+            all(&["nofile=64:128", "core=-1", "as=unlimited:unlimited", "nproc=0"]).unwrap(),
             [
                 limit("as", u64::MAX, u64::MAX),
                 limit("core", u64::MAX, u64::MAX),
-                limit("nofile", 10, 20),
+                limit("nofile", 64, 128),
                 limit("nproc", 0, 0),
             ]
         );
@@ -157,6 +166,7 @@ mod tests {
             assert!(matches!(all(&[text]), Err(UlimitError::Name { .. })), "{text}");
         }
         assert!(matches!(all(&["nofile=3:2"]), Err(UlimitError::Order { .. })));
+        assert_eq!(all(&["nofile=63"]), Err(UlimitError::Files));
         assert!(matches!(all(&["core=1", "core=2"]), Err(UlimitError::Twice { .. })));
     }
 }
