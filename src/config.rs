@@ -5,6 +5,7 @@ use std::path::PathBuf;
 
 use crate::names::{ContainerName, Prefix};
 use crate::oci::helper::HelperBinary;
+use crate::oci::registry::RegistryConfig;
 use crate::plan::Pool;
 
 /// The settings of an installation.
@@ -22,6 +23,8 @@ pub struct Config {
     pub pool: Pool,
     /// What helper processes run.
     pub helper: HelperBinary,
+    /// How image registries are reached.
+    pub registry: RegistryConfig,
 }
 
 impl Default for Config {
@@ -34,6 +37,7 @@ impl Default for Config {
             netns: PathBuf::from("/run/netns"),
             pool: Pool::default(),
             helper: HelperBinary::default(),
+            registry: RegistryConfig::default(),
         }
     }
 }

@@ -36,7 +36,7 @@ pub use self::engine::{Engine, Error, NetworkReport, NetworkRequest, StartReport
 pub use self::error::{Classify, ErrorKind};
 pub use self::names::{ContainerName, NetworkName, Prefix, Slug};
 pub use self::oci::helper;
-pub use self::spec::{BottleSpec, BundleLaunchSpec, LaunchOptions, RunOptions};
+pub use self::spec::{BottleSpec, BundleLaunchSpec, LaunchOptions, PullPolicy, RunOptions};
 
 /// How long a bundle may take to stop before it is killed, as Docker.
 pub const STOP_GRACE: Duration = Duration::from_secs(10);

@@ -248,6 +248,20 @@ pub struct RunOptions {
     pub secrets: Vec<String>,
     /// How it is confined.
     pub security: SecurityOptions,
+    /// When the image is fetched from its registry.
+    pub pull: PullPolicy,
+}
+
+/// When an image is fetched from its registry, as `docker run --pull`. The built-in image never is.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum PullPolicy {
+    /// Each time: only what changed is fetched.
+    Always,
+    /// When the store does not have it.
+    #[default]
+    Missing,
+    /// Never: it must have been loaded or pulled.
+    Never,
 }
 
 /// How a bundle is launched: everything but its addresses and its image.

@@ -2,6 +2,7 @@
 
 mod export;
 pub(super) mod load;
+mod pull;
 
 use std::process::ExitCode;
 
@@ -14,7 +15,7 @@ use serde_json::json;
 use super::exit::Failure;
 use super::output::{Output, table};
 
-/// Load, list, name, export and remove images
+/// Load, pull, list, name, export and remove images
 #[derive(Debug, clap::Args)]
 pub(super) struct Args {
     #[command(subcommand)]
@@ -24,6 +25,7 @@ pub(super) struct Args {
 #[derive(Debug, clap::Subcommand)]
 enum Verb {
     Load(load::Args),
+    Pull(pull::Args),
     /// List the images
     Ls,
     /// Print all that is known of images, as JSON
@@ -62,6 +64,7 @@ impl Args {
     pub(super) fn run(self, engine: &Engine, output: &Output) -> Result<ExitCode, Failure> {
         match self.verb {
             Verb::Load(args) => args.run(engine, output),
+            Verb::Pull(args) => args.run(engine, output),
             Verb::Export(args) => args.run(engine, output),
             Verb::Ls => list(engine, output),
             Verb::Prune { all, dry_run } => prune(engine, output, all, dry_run),
@@ -149,7 +152,7 @@ fn rows(image: ImageSummary) -> Vec<Row> {
 }
 
 /// Bytes for people, in powers of 1000 as Docker's.
-fn size(bytes: u64) -> String {
+pub(super) fn size(bytes: u64) -> String {
     let mut value = bytes as f64;
     for unit in ["B", "kB", "MB", "GB"] {
         if value < 1000.0 {

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::net::{Ipv4Addr, Ipv6Addr};
 use std::path::PathBuf;
 
-use carboy::spec::{LimitOptions, SecurityOptions};
+use carboy::spec::{LimitOptions, PullPolicy, SecurityOptions};
 use carboy::{BottleSpec, LaunchOptions, RunOptions, Slug};
 use clap::Args;
 
@@ -13,6 +13,31 @@ use super::network_args::NetworkArgs;
 
 /// The image every bottle runs unless another is named.
 const DEFAULT_IMAGE: &str = carboy::oci::embedded::REFERENCE;
+
+/// When the image is fetched.
+#[derive(Debug, Args)]
+pub(super) struct PullArgs {
+    /// Fetch the image from its registry: each time, if it is missing in the store, or never
+    #[arg(long, value_name = "WHEN", default_value = "missing")]
+    pull: When,
+}
+
+#[derive(Clone, Copy, Debug, clap::ValueEnum)]
+enum When {
+    Always,
+    Missing,
+    Never,
+}
+
+impl PullArgs {
+    pub(super) fn policy(&self) -> PullPolicy {
+        match self.pull {
+            When::Always => PullPolicy::Always,
+            When::Missing => PullPolicy::Missing,
+            When::Never => PullPolicy::Never,
+        }
+    }
+}
 
 /// How the bundle runs.
 #[derive(Debug, Args)]
@@ -105,6 +130,7 @@ impl LaunchArgs {
                 security_opt: self.security.security_opt,
                 ulimits: self.security.ulimit,
             },
+            pull: PullPolicy::default(),
         };
         Ok(LaunchOptions {
             daemons_csv: self.daemons,

@@ -13,6 +13,7 @@ mod network;
 mod network_args;
 mod output;
 mod plan;
+mod progress;
 mod ps;
 mod settings;
 mod start;
@@ -78,6 +79,7 @@ impl Cli {
         // Before the settings: for a command in a container carboy's own fault has another code.
         let own_fault = matches!(self.verb, Verb::Exec(_)).then_some(exit::OWN_FAULT);
         let engine = self.global.engine();
+        let engine = engine.map(|engine| engine.with_progress(progress::of(output)));
         let result = engine.and_then(|engine| self.verb.run(&engine, output));
         result.map_err(|failure| failure.with_fallback(own_fault))
     }

@@ -4,6 +4,7 @@ use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 
 use carboy::fsutil;
+use carboy::oci::registry::RegistryConfig;
 use carboy::plan::Pool;
 use carboy::{Config, Engine, Prefix};
 use clap::Args;
@@ -41,6 +42,8 @@ struct File {
     pool: Option<Ipv4Net>,
     /// The prefix length of one bottle's subnet.
     pool_prefix: Option<u8>,
+    /// Registries, `host` or `host:port`, that may be spoken to without TLS.
+    insecure_registries: Option<Vec<String>>,
 }
 
 impl GlobalArgs {
@@ -50,6 +53,7 @@ impl GlobalArgs {
         let file = read_file(&defaults.file)?;
         let default = Config::default();
         let pool = pool(&defaults.file, &file, default.pool)?;
+        let registry = registry(&defaults.file, &file)?;
         let prefix = match &self.prefix {
             Some(prefix) => Some(prefix.clone()),
             None => variable("CARBOY_PREFIX").map(parse_prefix).transpose()?,
@@ -64,6 +68,7 @@ impl GlobalArgs {
             state: absolute(state.or(file.state).unwrap_or(defaults.state))?,
             root: absolute(root.or(file.root).unwrap_or(defaults.root))?,
             pool,
+            registry,
             ..default
         }))
     }
@@ -131,6 +136,31 @@ fn pool(path: &Path, file: &File, default: Pool) -> Result<Pool, Failure> {
         )));
     }
     Ok(Pool { range, prefix })
+}
+
+/// How registries are reached, by Docker's settings and the usual variables.
+fn registry(path: &Path, file: &File) -> Result<RegistryConfig, Failure> {
+    let insecure = file.insecure_registries.clone().unwrap_or_default();
+    if let Some(wrong) = insecure.iter().find(|host| host.is_empty() || host.contains(['/', ' '])) {
+        return Err(Failure::usage(format!(
+            "configuration file {}: insecure_registries has {wrong:?}, wanted is a host or \
+             host:port",
+            path.display()
+        )));
+    }
+    let home = || variable("HOME").map(|home| Path::new(&home).join(".docker"));
+    let docker = variable("DOCKER_CONFIG").map(PathBuf::from).or_else(home);
+    let first = |names: [&str; 2]| {
+        names.into_iter().find_map(variable).and_then(|value| value.into_string().ok())
+    };
+    let no_proxy = first(["NO_PROXY", "no_proxy"]).unwrap_or_default();
+    Ok(RegistryConfig {
+        docker_config: docker.map(|directory| directory.join("config.json")),
+        insecure,
+        proxy: first(["HTTPS_PROXY", "https_proxy"]),
+        no_proxy: no_proxy.split(',').map(|host| host.trim().to_owned()).collect(),
+        ..RegistryConfig::default()
+    })
 }
 
 /// Helper processes run in another directory.

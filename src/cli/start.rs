@@ -8,7 +8,7 @@ use serde_json::json;
 
 use super::exit::Failure;
 use super::image::load::image_name;
-use super::launch_args::LaunchArgs;
+use super::launch_args::{LaunchArgs, PullArgs};
 use super::output::Output;
 
 /// Start a bundle on a network that exists
@@ -31,14 +31,17 @@ pub(super) struct Args {
     #[arg(long, value_name = "IP")]
     ip6: Option<Ipv6Addr>,
     #[command(flatten)]
+    pull: PullArgs,
+    #[command(flatten)]
     launch: LaunchArgs,
 }
 
 impl Args {
     pub(super) fn run(self, engine: &Engine, output: &Output) -> Result<ExitCode, Failure> {
         let network = engine.inspect_network(&self.network)?;
-        let LaunchOptions { daemons_csv, environment, volumes, run } =
+        let LaunchOptions { daemons_csv, environment, volumes, mut run } =
             self.launch.options(self.command)?;
+        run.pull = self.pull.policy();
         let spec = BundleLaunchSpec {
             slug: self.slug,
             network: self.network,

@@ -6,7 +6,7 @@ use carboy::Engine;
 
 use super::exit::Failure;
 use super::image::load::image_name;
-use super::launch_args::BottleArgs;
+use super::launch_args::{BottleArgs, PullArgs};
 use super::output::Output;
 use super::plan;
 
@@ -18,11 +18,14 @@ pub(super) struct Args {
     /// Replace a bundle that was started otherwise
     #[arg(long)]
     replace: bool,
+    #[command(flatten)]
+    pull: PullArgs,
 }
 
 impl Args {
     pub(super) fn run(self, engine: &Engine, output: &Output) -> Result<ExitCode, Failure> {
         let mut spec = self.bottle.spec()?;
+        spec.options.run.pull = self.pull.policy();
         spec.image = image_name(engine, output, spec.image)?;
         let report = engine.up(&spec, self.replace, &super::inherited)?;
         output.notes(&report.plan.notes);

@@ -120,6 +120,8 @@ impl Engine {
         Self::require_bundle_privileges()?;
         let request = self.network_request(spec);
         network::check_addresses(&request, spec.bundle_ip, spec.bundle_ip6)?;
+        // Without the locks: it may take minutes.
+        self.ensure_image(&spec.image, spec.options.run.pull)?;
         let name = self.config.prefix.container(&spec.slug);
         let locks = self.lock_both(&request.name, &name)?;
         let result = self.up_locked(spec, &request, &name, replace, inherited);

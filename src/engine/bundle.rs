@@ -71,6 +71,8 @@ impl Engine {
     ) -> Result<StartReport, Error> {
         Self::require_bundle_privileges()?;
         let name = self.config.prefix.container(&spec.slug);
+        // Without the locks: it may take minutes.
+        self.ensure_image(&spec.image, spec.run.pull)?;
         let locks = self.lock_both(&spec.network, &name)?;
         let started = self.start_locked(spec, &name, inherited);
         let released = self.release_both(&spec.network, &name, locks);

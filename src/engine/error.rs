@@ -32,6 +32,17 @@ pub enum Error {
     /// An image.
     #[error(transparent)]
     Image(#[from] oci::StoreError),
+    /// A registry.
+    #[error(transparent)]
+    Registry(#[from] oci::RegistryError),
+    /// The store lacks an image, and it could not be fetched.
+    #[error("image {name:?} is not in the store and cannot be pulled")]
+    NotPulled {
+        /// What was asked for.
+        name: String,
+        /// Why not.
+        source: Box<oci::RegistryError>,
+    },
     /// A container.
     #[error(transparent)]
     Runtime(#[from] oci::RuntimeError),
@@ -185,6 +196,12 @@ impl Classify for Error {
             Self::Address6(e) => e.kind(),
             Self::Launch(e) => e.kind(),
             Self::Image(e) => e.kind(),
+            Self::Registry(e) => e.kind(),
+            // Whatever keeps the registry from answering: what the verb needs is not there.
+            Self::NotPulled { source, .. } => match source.kind() {
+                ErrorKind::Failed => ErrorKind::NotFound,
+                kind => kind,
+            },
             Self::Runtime(e) => e.kind(),
             Self::Net(e) => e.kind(),
             Self::State(e) => e.kind(),
@@ -211,6 +228,8 @@ impl Classify for Error {
             Self::Address6(e) => e.hint(),
             Self::Launch(e) => e.hint(),
             Self::Image(e) => e.hint(),
+            Self::Registry(e) => e.hint(),
+            Self::NotPulled { source, .. } => source.hint(),
             Self::Runtime(e) => e.hint(),
             Self::Net(e) => e.hint(),
             Self::State(e) => e.hint(),

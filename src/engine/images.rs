@@ -12,7 +12,7 @@ use crate::oci::store::{
     ArchiveFormat, Hold, Image, ImageDetails, ImageSummary, Loaded, Pruned, Removed, Store,
 };
 use crate::oci::transport::Transport;
-use crate::oci::{StoreError, embedded};
+use crate::oci::{StoreError, embedded, registry};
 
 /// What becomes of the embedded image if the store does not have it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -28,12 +28,12 @@ impl Engine {
         self.config.root.join("images")
     }
 
-    fn store(&self) -> Result<Store, Error> {
+    pub(super) fn store(&self) -> Result<Store, Error> {
         Ok(Store::open(&self.store_root())?)
     }
 
     /// The store as it is, to look for `name`: one that is absent has no image, and is not made.
-    fn store_with(&self, name: &str) -> Result<Store, Error> {
+    pub(super) fn store_with(&self, name: &str) -> Result<Store, Error> {
         let root = self.store_root();
         if let Some(store) = Store::look(&root)? {
             return Ok(store);
@@ -51,6 +51,7 @@ impl Engine {
     /// The image of that name. The embedded one is unpacked when it is asked for the first time,
     /// and again by a carboy that has another one.
     pub(super) fn find_image(&self, name: &str, embedded: Embedded) -> Result<Image, Error> {
+        let name = registry::without_transport(name);
         if name != embedded::REFERENCE {
             return Ok(self.store_with(name)?.resolve(name)?);
         }

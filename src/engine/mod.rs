@@ -8,16 +8,19 @@ mod bundle;
 mod error;
 mod images;
 mod network;
+mod pull;
 mod ready;
 mod stats;
 mod view;
 
 use std::path::Path;
+use std::sync::Arc;
 
 use crate::config::Config;
 use crate::fsutil::LockFile;
 use crate::host::KernelHost;
 use crate::names::{ContainerName, NetworkName};
+use crate::oci::registry::{Progress, Quiet};
 use crate::state::State;
 use crate::{privileges, reconcile};
 
@@ -33,6 +36,7 @@ pub use self::view::{BottleState, BottleStatus, Listing, NetworkStatus};
 pub struct Engine {
     config: Config,
     state: State,
+    progress: Arc<dyn Progress>,
 }
 
 impl Engine {
@@ -47,7 +51,13 @@ impl Engine {
             ..config
         };
         let state = State::new(&config.state);
-        Self { config, state }
+        Self { config, state, progress: Arc::new(Quiet) }
+    }
+
+    /// The same engine; `progress` is told how images are pulled.
+    #[must_use]
+    pub fn with_progress(self, progress: Arc<dyn Progress>) -> Self {
+        Self { progress, ..self }
     }
 
     /// The settings.

@@ -433,9 +433,7 @@ impl Classify for StoreError {
             }
             Self::Process(error) => error.hint(),
             Self::Signal(error) => error.hint(),
-            Self::InRegistry { name } => Some(format!(
-                "fetch it with `skopeo copy docker://{name} oci-archive:FILE`, then load FILE"
-            )),
+            Self::InRegistry { name } => Some(format!("fetch it with `carboy image pull {name}`")),
             Self::NoImage { .. } => Some(
                 "give what `docker save`, `skopeo copy … docker-archive:` or `skopeo copy … oci:` \
                  made"

@@ -39,8 +39,13 @@ pub(super) fn check(
             name: name.to_owned(),
             source,
         })?;
-    let found =
-        Platform { os: config.os().to_string(), architecture: config.architecture().to_string() };
+    // A manifest without an index does not say the variant, and what the processor lacks ends the
+    // program: the index is where it is chosen.
+    let found = Platform {
+        os: config.os().to_string(),
+        architecture: config.architecture().to_string(),
+        variant: None,
+    };
     if found != *host {
         return Err(StoreError::WrongPlatform {
             file: file.to_owned(),
@@ -122,7 +127,8 @@ mod tests {
 
     #[test]
     fn configurations_are_checked() {
-        let host = Platform { os: "linux".to_owned(), architecture: "amd64".to_owned() };
+        let host =
+            Platform { os: "linux".to_owned(), architecture: "amd64".to_owned(), variant: None };
         let id = format!("\"{}\"", Digest::of(b"x"));
         let nulls = r#"{"Env":null,"Labels":null,"Volumes":null,"ExposedPorts":{"80/tcp":{}}}"#;
         let long = format!(r#"{{"Env":["A={}"]}}"#, "x".repeat(128 << 10));

@@ -7,12 +7,16 @@ use std::fmt;
 use serde::{Deserialize, Serialize};
 
 use super::digest::Digest;
+use super::variant;
 
 /// The system an image is for.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize)]
 pub(super) struct Platform {
     pub(super) os: String,
     pub(super) architecture: String,
+    /// What of the architecture it needs, such as `v8`; this host's own has none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(super) variant: Option<String>,
 }
 
 impl Platform {
@@ -25,13 +29,20 @@ impl Platform {
             "powerpc64" => "ppc64le",
             same => same,
         };
-        Self { os: "linux".to_owned(), architecture: architecture.to_owned() }
+        Self { os: "linux".to_owned(), architecture: architecture.to_owned(), variant: None }
+    }
+
+    /// How well an image for this suits `host`: 0 is best, `None` not at all.
+    fn rank(&self, host: &Self) -> Option<u8> {
+        let same = (&self.os, &self.architecture) == (&host.os, &host.architecture);
+        if same { variant::rank(&self.architecture, self.variant.as_deref()) } else { None }
     }
 }
 
 impl fmt::Display for Platform {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}/{}", self.os, self.architecture)
+        write!(f, "{}/{}", self.os, self.architecture)?;
+        self.variant.as_ref().map_or(Ok(()), |variant| write!(f, "/{variant}"))
     }
 }
 
@@ -50,10 +61,11 @@ pub(super) struct Descriptor {
 }
 
 pub(super) const MANIFEST: &str = "application/vnd.oci.image.manifest.v1+json";
-const INDEX: &str = "application/vnd.oci.image.index.v1+json";
-const DOCKER_MANIFEST: &str = "application/vnd.docker.distribution.manifest.v2+json";
-const DOCKER_INDEX: &str = "application/vnd.docker.distribution.manifest.list.v2+json";
-const CONFIG: &str = "application/vnd.oci.image.config.v1+json";
+pub(super) const INDEX: &str = "application/vnd.oci.image.index.v1+json";
+pub(super) const DOCKER_MANIFEST: &str = "application/vnd.docker.distribution.manifest.v2+json";
+pub(super) const DOCKER_INDEX: &str = "application/vnd.docker.distribution.manifest.list.v2+json";
+pub(super) const CONFIG: &str = "application/vnd.oci.image.config.v1+json";
+pub(super) const DOCKER_CONFIG: &str = "application/vnd.docker.container.image.v1+json";
 pub(super) const LAYER: &str = "application/vnd.oci.image.layer.v1.tar";
 
 /// One image for one platform.
@@ -193,8 +205,11 @@ pub(super) fn select<'a>(
         }
     }
     for (_, group) in groups {
-        match group.iter().find(|entry| entry.platform.as_ref() == Some(host)) {
-            Some(entry) => chosen.push(entry),
+        let rank = |entry: &&Descriptor| entry.platform.as_ref()?.rank(host);
+        let fitting = group.iter().filter_map(|entry| Some((rank(entry)?, *entry)));
+        // The first of the best: `min_by_key` keeps it.
+        match fitting.min_by_key(|(rank, _)| *rank) {
+            Some((_, entry)) => chosen.push(entry),
             None => {
                 return Err(group
                     .iter()
@@ -205,6 +220,27 @@ pub(super) fn select<'a>(
         }
     }
     Ok(chosen)
+}
+
+/// Which entry of a registry's index is this host's image, whatever the entries are called. One
+/// that does not say its platform is taken where none does that fits.
+///
+/// # Errors
+/// The platforms there are, if none is the host's.
+pub(super) fn select_one<'a>(
+    entries: &'a [Descriptor],
+    host: &Platform,
+) -> Result<&'a Descriptor, Vec<String>> {
+    let rank = |entry: &Descriptor| match &entry.platform {
+        Some(platform) => platform.rank(host),
+        None => Some(u8::MAX),
+    };
+    let fitting = entries.iter().filter_map(|entry| Some((rank(entry)?, entry)));
+    let platforms = entries.iter().filter_map(|entry| entry.platform.as_ref());
+    fitting.min_by_key(|(rank, _)| *rank).map(|(_, entry)| entry).ok_or_else(|| {
+        let images = platforms.filter(|platform| platform.os != "unknown");
+        images.map(Platform::to_string).collect()
+    })
 }
 
 /// An entry of `manifest.json` in an archive of `docker save`.
@@ -226,8 +262,11 @@ mod tests {
             media_type: MANIFEST.to_owned(),
             digest: Digest::of(format!("{platform:?}{name:?}").as_bytes()),
             size: 1,
-            platform: platform
-                .map(|(os, arch)| Platform { os: os.to_owned(), architecture: arch.to_owned() }),
+            platform: platform.map(|(os, arch)| Platform {
+                os: os.to_owned(),
+                architecture: arch.to_owned(),
+                variant: None,
+            }),
             annotations: name.map(|name| {
                 BTreeMap::from([("org.opencontainers.image.ref.name".to_owned(), name.to_owned())])
             }),
@@ -236,7 +275,8 @@ mod tests {
 
     #[test]
     fn the_hosts_platform_is_chosen() {
-        let host = Platform { os: "linux".to_owned(), architecture: "arm64".to_owned() };
+        let host =
+            Platform { os: "linux".to_owned(), architecture: "arm64".to_owned(), variant: None };
         let (amd, arm) = (Some(("linux", "amd64")), Some(("linux", "arm64")));
         let unknown = Some(("unknown", "unknown"));
         type Case<'a> = (Vec<Descriptor>, Result<Vec<usize>, Vec<&'a str>>);
@@ -259,6 +299,35 @@ mod tests {
                     assert_eq!(found.iter().map(|d| &d.digest).collect::<Vec<_>>(), want);
                 }
                 (Err(found), Err(want)) => assert_eq!(found, want),
+                (found, want) => panic!("{found:?}, not {want:?}"),
+            }
+        }
+    }
+
+    #[test]
+    fn a_registrys_index_is_one_image() {
+        let host =
+            Platform { os: "linux".to_owned(), architecture: "arm64".to_owned(), variant: None };
+        let of = |variant: &str| {
+            let mut entry = descriptor(Some(("linux", "arm64")), Some(variant));
+            let platform = entry.platform.as_mut().unwrap();
+            platform.variant = Some(variant.to_owned()).filter(|v| !v.is_empty());
+            entry
+        };
+        let amd = descriptor(Some(("linux", "amd64")), Some("other name"));
+        let attestation = descriptor(Some(("unknown", "unknown")), None);
+        let bare = descriptor(None, None);
+        for (entries, want) in [
+            (vec![amd.clone(), of("v9"), of("v8"), of("")], Ok(3)),
+            (vec![amd.clone(), of("v9"), of("v8")], Ok(2)),
+            (vec![bare.clone(), amd.clone()], Ok(0)),
+            (vec![bare, of("")], Ok(1)),
+            (vec![amd, attestation, of("v9")], Err("linux/amd64 linux/arm64/v9")),
+            (vec![], Err("")),
+        ] {
+            match (select_one(&entries, &host), want) {
+                (Ok(found), Ok(want)) => assert_eq!(found.digest, entries[want].digest),
+                (Err(found), Err(want)) => assert_eq!(found.join(" "), want),
                 (found, want) => panic!("{found:?}, not {want:?}"),
             }
         }

@@ -25,6 +25,7 @@ pub mod log;
 mod manifest;
 pub mod process;
 pub mod reference;
+pub mod registry;
 mod rootfs;
 pub mod rootfs_image;
 mod runtime;
@@ -46,7 +47,9 @@ pub mod ulimit;
 pub mod unpack;
 pub mod usage;
 pub mod user;
+mod variant;
 pub mod volume;
 
 pub use self::error::StoreError;
+pub use self::registry::RegistryError;
 pub use self::runtime_error::RuntimeError;

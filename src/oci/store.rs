@@ -244,10 +244,11 @@ impl Store {
         let reference = Reference::parse(name)?;
         let found = match reference.digest() {
             // The digest says it all, whatever the name before it.
-            Some(digest) => {
-                self.manifest(digest).exists().then(|| (name.to_owned(), digest.clone()))
+            Some(digest) if self.manifest(digest).exists() => {
+                Some((name.to_owned(), digest.clone()))
             }
-            None => self.named(&reference)?.map(|found| (found.reference, found.digest)),
+            // It may pin an index, of which one image was pulled under this name.
+            _ => self.named(&reference)?.map(|found| (found.reference, found.digest)),
         };
         match found {
             Some(found) => Ok(found),

@@ -19,6 +19,7 @@ mod inside;
 mod layering;
 mod library;
 mod network;
+mod registry;
 mod specification;
 mod start_stop;
 mod store;

@@ -88,7 +88,8 @@ fn notes(loaded: &[Loaded], output: &Output) {
     loaded.iter().for_each(|image| output.notes(&image.notes));
 }
 
-/// The name of the image that a bottle is to run: a place's image is loaded first.
+/// The name of the image that a bottle is to run: a file's or directory's image is loaded first, a
+/// registry's is pulled by whoever runs it, if it must.
 pub(in crate::cli) fn image_name(
     engine: &Engine,
     output: &Output,
@@ -98,6 +99,9 @@ pub(in crate::cli) fn image_name(
         return Ok(word);
     }
     let transport = Transport::parse(word.as_ref()).map_err(|e| Failure::new(&e))?;
+    if let Transport::Registry(name) = &transport {
+        return Ok(name.to_string());
+    }
     let loaded = engine.load_image(&transport, RootfsConfig::default(), None)?;
     notes(&loaded, output);
     // One image may have several names.

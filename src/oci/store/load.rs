@@ -45,7 +45,11 @@ impl Store {
         }
         let mut loaded = Vec::new();
         for image in &images {
-            loaded.extend(self.bring(&contents, image, name.as_slice())?);
+            loaded.extend(self.bring(
+                &contents,
+                image,
+                Given { names: name.as_slice(), indexes: &[] },
+            )?);
         }
         if let Some(first) = loaded.first_mut() {
             first.notes.splice(0..0, notes);
@@ -56,7 +60,8 @@ impl Store {
     /// Adds the image whose manifest is `manifest`, under `names`, or under its digest if there are
     /// none. Its configuration and its layers are in the store as blobs ([`Store::begin_blob`]); the
     /// layers that are missing are unpacked. The caller has checked the manifest's digest, and holds
-    /// the store ([`Store::hold`]) since before its first blob. `origin` is what errors call the image.
+    /// the store ([`Store::hold`]) since before its first blob. `origin` is what errors call the
+    /// image. A name may pin the manifest, or one of the `indexes` that led the caller to it.
     ///
     /// # Errors
     /// [`StoreError`]; the blobs stay, nothing else of the image is in the store then.
@@ -65,6 +70,7 @@ impl Store {
         manifest: &[u8],
         origin: &str,
         names: &[Reference],
+        indexes: &[Digest],
     ) -> Result<Vec<Loaded>, StoreError> {
         if let Some(name) = names.iter().find(|name| reserved(name)) {
             return Err(StoreError::Reserved { name: name.to_string() });
@@ -73,14 +79,14 @@ impl Store {
         let contents = Contents::of_directory(files::open_directory(&self.root)?, origin);
         let digest = Digest::of(manifest);
         let image = layout::image_of(&contents, manifest, digest.as_str(), &Platform::host())?;
-        self.bring(&contents, &image, names)
+        self.bring(&contents, &image, Given { names, indexes })
     }
 
     fn bring(
         &self,
         contents: &Contents,
         image: &Candidate,
-        names: &[Reference],
+        names: Given<'_>,
     ) -> Result<Vec<Loaded>, StoreError> {
         match self.unchanged(contents, image, names)? {
             Some(unchanged) => Ok(unchanged),
@@ -93,7 +99,7 @@ impl Store {
         &self,
         contents: &Contents,
         image: &Candidate,
-        names: &[Reference],
+        names: Given<'_>,
     ) -> Result<Option<Vec<Loaded>>, StoreError> {
         let Some((digest, _)) = self.known(image)? else { return Ok(None) };
         let names = names_of(image, names, &digest, contents)?;
@@ -115,7 +121,7 @@ impl Store {
         &self,
         contents: &Contents,
         image: &Candidate,
-        names: &[Reference],
+        names: Given<'_>,
     ) -> Result<Vec<Loaded>, StoreError> {
         let _lock = files::lock(&self.root.join(LOCK), files::Kind::Exclusive)?;
         files::empty(&self.staging())?;
@@ -219,15 +225,25 @@ struct Names {
     notes: Vec<String>,
 }
 
+/// The names a caller gives an image.
+#[derive(Clone, Copy)]
+struct Given<'a> {
+    names: &'a [Reference],
+    /// The indexes that lead to the image, which the store does not keep; a name may pin one.
+    indexes: &'a [Digest],
+}
+
 fn names_of(
     image: &Candidate,
-    given: &[Reference],
+    given: Given<'_>,
     digest: &Digest,
     contents: &Contents,
 ) -> Result<Names, StoreError> {
     let pins_other = |name: &Reference| name.digest().is_some_and(|pinned| pinned != digest);
     let mut names = Names { references: Vec::new(), notes: Vec::new() };
-    if let Some(name) = given.iter().find(|name| pins_other(name)) {
+    let Given { names: given, indexes } = given;
+    let pins_index = |name: &Reference| name.digest().is_some_and(|d| indexes.contains(d));
+    if let Some(name) = given.iter().find(|name| pins_other(name) && !pins_index(name)) {
         return Err(StoreError::PinnedDigest {
             file: contents.label().to_owned(),
             name: name.to_string(),

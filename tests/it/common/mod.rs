@@ -7,6 +7,7 @@ pub(crate) mod images;
 pub(crate) mod leaks;
 pub(crate) mod netns;
 pub(crate) mod output;
+pub(crate) mod registry;
 pub(crate) mod spawned;
 pub(crate) mod uplink;
 

@@ -129,15 +129,20 @@ fn an_image_is_installed_from_blobs() {
     let _hold = store.hold().unwrap();
     let manifest = fetch(&store, &layout);
     let name = Reference::parse("registry.example/t:1").unwrap();
-    let installed = store.install(&manifest, name.as_str(), std::slice::from_ref(&name)).unwrap();
+    let installed =
+        store.install(&manifest, name.as_str(), std::slice::from_ref(&name), &[]).unwrap();
     assert_eq!((installed[0].digest.clone(), installed[0].changed), (layout.manifest, true));
     let found = store.resolve(name.as_str()).unwrap();
     assert!(found.layers[1].join("t:1").exists());
-    let again = store.install(&manifest, name.as_str(), std::slice::from_ref(&name)).unwrap();
+    let again = store.install(&manifest, name.as_str(), std::slice::from_ref(&name), &[]).unwrap();
     assert!(!again[0].changed);
     let pinned = Reference::parse(&format!("t@{}", Digest::of(b"other"))).unwrap();
-    let error = store.install(&manifest, "t", &[pinned]).expect_err("another digest");
+    let pins = std::slice::from_ref(&pinned);
+    let error = store.install(&manifest, "t", pins, &[]).expect_err("another digest");
     assert!(matches!(error, StoreError::PinnedDigest { .. }), "{error}");
+    // An index that led to the image may be pinned.
+    store.install(&manifest, "t", pins, &[Digest::of(b"other")]).unwrap();
+    assert_eq!(store.resolve(pinned.as_str()).unwrap().digest, found.digest);
 }
 
 #[test]
@@ -148,7 +153,7 @@ fn an_image_is_not_installed_without_its_blobs() {
     let manifest = fetch(&store, &layout);
     let (_, layer) = layout.files.iter().find(|(_, b)| b.starts_with(&[0x1f, 0x8b])).unwrap();
     fs::remove_file(store.blob_path(&Digest::of(layer))).unwrap();
-    let error = store.install(&manifest, "t", &[]).expect_err("no layer");
+    let error = store.install(&manifest, "t", &[], &[]).expect_err("no layer");
     assert!(matches!(error, StoreError::MissingBlob { .. }), "{error}");
     for directory in [NAMES, MANIFESTS, LAYERS, STAGING] {
         assert!(files::names(&store.root.join(directory)).unwrap().is_empty(), "{directory}");
