@@ -6,6 +6,7 @@
 mod bottle;
 mod bundle;
 mod error;
+mod host_checks;
 mod images;
 mod network;
 mod pull;

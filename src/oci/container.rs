@@ -138,6 +138,8 @@ pub(crate) fn repair(
     prepared: Option<PreparedMonitor>,
     resolv_conf: &str,
 ) -> Result<(), RuntimeError> {
+    // Before anything ends that could not be started again.
+    secrets::contents(container)?;
     end(container, Duration::ZERO)?;
     match create(container, binary, prepared, resolv_conf)? {
         Creation::Created => Ok(()),

@@ -1,10 +1,10 @@
 //! Secrets on their way into a container: over the pipe to its monitor, and onto a file system in
 //! memory that only the monitor and the container see.
 
-use std::fs::{DirBuilder, File, OpenOptions};
+use std::fs::{File, OpenOptions};
 use std::io::Write;
 use std::os::fd::AsFd;
-use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, fchown};
+use std::os::unix::fs::{OpenOptionsExt, fchown};
 use std::path::{Path, PathBuf};
 
 use data_encoding::BASE64;
@@ -19,7 +19,7 @@ use super::runtime_error::RuntimeError;
 use super::secret::DIRECTORY;
 use super::spec::{Container, Volume};
 use super::user::ResolvedUser;
-use crate::fsutil::PathContext;
+use crate::fsutil::{self, PathContext};
 
 /// The contents as a monitor is sent them.
 ///
@@ -64,7 +64,7 @@ pub(crate) fn mount(
         return Ok(None);
     }
     let directory = container.state.join("secrets");
-    DirBuilder::new().mode(0o700).create(&directory).at("create directory", &directory)?;
+    fsutil::create_private_dir(&directory)?;
     // Memory is swapped to disk; Linux 6.4 and later can be told not to.
     match mount_memory(&directory, true) {
         Err(Errno::INVAL) => mount_memory(&directory, false),
