@@ -94,18 +94,25 @@ fn shown(values: &[Value]) -> String {
     rows.extend(values.iter().map(|value| {
         let net = |key: &str| size(&value["network"][key]);
         let both = |a: String, b: String| format!("{a} / {b}");
-        let dropped = |key: &str| value["network"][key].to_string().replace("null", "-");
         vec![
             value["slug"].as_str().unwrap_or_default().to_owned(),
             value["cpu_percent"].as_f64().map_or("-".to_owned(), |share| format!("{share:.2}")),
             both(size(&value["memory"]), size(&value["memory_limit"])),
             both(net("rx_bytes"), net("tx_bytes")),
-            both(dropped("rx_dropped"), dropped("tx_dropped")),
+            dropped(value).to_string(),
             both(size(&value["block_read"]), size(&value["block_written"])),
             value["pids"].to_string().replace("null", "-"),
         ]
     }));
     table(&rows)
+}
+
+/// Packets that the port or the firewall dropped, in either direction and for any reason.
+fn dropped(value: &Value) -> u64 {
+    let of_port = ["rx_dropped", "tx_dropped"].map(|key| value["network"][key].as_u64());
+    let reasons = value["drops"].as_object().into_iter().flat_map(|reasons| reasons.values());
+    let of_firewall = reasons.map(|count| count["packets"].as_u64());
+    of_port.into_iter().chain(of_firewall).flatten().sum()
 }
 
 /// In units of 1024, with three digits.
@@ -149,6 +156,9 @@ mod tests {
         let words: Vec<&str> = line.split_whitespace().collect();
         assert_eq!(words.first(), Some(&"demo"));
         assert_eq!(words.last(), Some(&"3"));
-        assert_eq!(words.iter().filter(|w| **w == "-").count(), 9, "{line}");
+        assert_eq!(words.iter().filter(|w| **w == "-").count(), 7, "{line}");
+        let drops = json!({"spoofed": {"packets": 2, "bytes": 9}, "other": {"packets": 3}});
+        let network = json!({"rx_dropped": 10, "tx_dropped": 20});
+        assert_eq!(dropped(&json!({"network": network, "drops": drops})), 35);
     }
 }

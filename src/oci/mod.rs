@@ -15,6 +15,8 @@ pub mod etc_files;
 mod executor;
 #[cfg(test)]
 mod fixture;
+#[doc(hidden)]
+pub mod fuzzing;
 pub mod healthcheck;
 pub mod helper;
 pub mod identity;

@@ -108,6 +108,15 @@ fn stats_agree_with_the_kernels_files() {
         assert_eq!(stats["network"][key], numbers[index], "{key}: {stats} {line}");
     }
     assert!(numbers[0] > numbers[1] && numbers[0] != numbers[8], "{line}");
+    // What the firewall drops is told by the firewall's own count.
+    let gateway = text(&bottle, "gateway").to_owned();
+    exec_script(&host, &format!("busybox timeout 1 nc {gateway} 9"));
+    let packets = |value: &serde_json::Value| -> u64 {
+        let reasons = value["drops"].as_object().unwrap().values();
+        reasons.map(|count| count["packets"].as_u64().unwrap()).sum()
+    };
+    assert!(packets(&one()) > 0, "{}", one());
+    assert_eq!(one()["drops"], inspect(&host, "demo")["drops"]);
     let table = host.carboy(&["stats", "--no-stream"]).ok().stdout();
     assert!(table.starts_with("SLUG") && table.contains("/ 64.0MiB"), "{table}");
     // As long as it is asked for: a line for each look.
