@@ -1,22 +1,23 @@
 //! From what a user wishes and an image to the container that is wanted. Everything wrong with a
 //! wish is found here, before anything changes.
 
-use std::fs;
-use std::io;
+mod error;
+mod mounts;
+mod security;
+
 use std::net::{Ipv4Addr, Ipv6Addr};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use oci_spec::image::ImageConfiguration;
 
+pub(crate) use self::error::LaunchError;
+use self::mounts::Mounts;
 use crate::config::Config;
-use crate::error::{Classify, ErrorKind};
 use crate::names::Slug;
-use crate::oci::limits::{self, LimitError};
-use crate::oci::log_opts::{self, LogOptionError};
-use crate::oci::process::{self, Overrides, ProcessError};
-use crate::oci::signal::{self, SignalError};
+use crate::oci::log_opts;
+use crate::oci::process::{self, Overrides};
+use crate::oci::signal;
 use crate::oci::spec::{Container, ImageRef, Limits, Volume};
-use crate::oci::volume::{self, VolumeArg, VolumeError};
 use crate::plan;
 use crate::spec::{DAEMONS_VARIABLE, LaunchOptions};
 
@@ -29,90 +30,6 @@ const DAEMONS_LABEL: &str = "dev.carboy.daemons";
 
 /// Where `--init` puts the init inside: `/sidecars` of the embedded image.
 const INIT_PATH: &str = "/.carboy-init";
-
-/// Volumes an image may declare; each is a mount.
-const IMAGE_VOLUMES_MAX: usize = 64;
-
-/// A wish that makes no container.
-#[derive(Debug, thiserror::Error)]
-#[non_exhaustive]
-pub enum LaunchError {
-    /// The program or its environment.
-    #[error(transparent)]
-    Process(#[from] ProcessError),
-    /// A volume.
-    #[error(transparent)]
-    Volume(#[from] VolumeError),
-    /// A bound.
-    #[error(transparent)]
-    Limit(#[from] LimitError),
-    /// A bound of the log.
-    #[error(transparent)]
-    Log(#[from] LogOptionError),
-    /// The image's stop signal.
-    #[error(transparent)]
-    Signal(#[from] SignalError),
-    /// A daemon that the image does not have.
-    #[error("the image has no daemon {name:?}; it has {known}")]
-    UnknownDaemon {
-        /// As given.
-        name: String,
-        /// The names it has.
-        known: String,
-    },
-    /// An image that declares more volumes than any real one.
-    #[error("the image declares {count} volumes, at most {IMAGE_VOLUMES_MAX} are allowed")]
-    ImageVolumes {
-        /// How many.
-        count: usize,
-    },
-    /// A volume's source that is not there.
-    #[error("volume source {} does not exist", path.display())]
-    NoVolumeSource {
-        /// As given.
-        path: PathBuf,
-    },
-    /// A volume's source that cannot be looked at.
-    #[error("look at volume source {}", path.display())]
-    VolumeSource {
-        /// As given.
-        path: PathBuf,
-        /// What the kernel said.
-        #[source]
-        source: io::Error,
-    },
-}
-
-impl Classify for LaunchError {
-    fn kind(&self) -> ErrorKind {
-        match self {
-            Self::Process(e) => e.kind(),
-            Self::Volume(e) => e.kind(),
-            Self::Limit(e) => e.kind(),
-            Self::Log(e) => e.kind(),
-            Self::Signal(e) => e.kind(),
-            Self::UnknownDaemon { .. } | Self::ImageVolumes { .. } => ErrorKind::Invalid,
-            Self::NoVolumeSource { .. } => ErrorKind::NotFound,
-            Self::VolumeSource { .. } => ErrorKind::Failed,
-        }
-    }
-
-    fn hint(&self) -> Option<String> {
-        match self {
-            Self::Process(e) => e.hint(),
-            Self::Volume(e) => e.hint(),
-            Self::Limit(e) => e.hint(),
-            Self::Log(e) => e.hint(),
-            Self::Signal(e) => e.hint(),
-            Self::NoVolumeSource { .. } => {
-                Some("carboy makes no directory on the host: create it first".to_owned())
-            }
-            Self::UnknownDaemon { .. } | Self::ImageVolumes { .. } | Self::VolumeSource { .. } => {
-                None
-            }
-        }
-    }
-}
 
 /// The image a container is launched from.
 pub(crate) struct LaunchImage<'a> {
@@ -140,7 +57,10 @@ pub(crate) fn container(
     inherited: &impl Fn(&str) -> Option<String>,
 ) -> Result<(Container, Vec<String>), LaunchError> {
     let name = config.prefix.container(slug);
-    let (wanted, unset) = process::environment(&options.environment, inherited)?;
+    let mut entries = mounts::environment_files(&options.run.env_files)?;
+    // What is given by itself wins over the files, as with Docker.
+    entries.extend(options.environment.iter().cloned());
+    let (wanted, unset) = process::environment(&entries, inherited)?;
     let mut env = vec![format!("{SLUG_VARIABLE}={slug}")];
     env.extend(options.daemons_csv.iter().map(|csv| format!("{DAEMONS_VARIABLE}={csv}")));
     // The user's own entries come last and win.
@@ -154,8 +74,8 @@ pub(crate) fn container(
     };
     let of_image = image.config.config().as_ref();
     let mut process = process::merge(of_image, &overrides)?;
-    let mut volumes = volumes(&options.volumes)?;
-    let tmpfs = image_volumes(of_image, &volumes)?;
+    let Mounts { mut volumes, image_volumes, tmpfs, secrets } =
+        Mounts::of(of_image, options, &name, inherited)?;
     if let Some(source) = image.init.clone() {
         volumes.push(Volume { source, destination: INIT_PATH.into(), read_only: true });
         let init = [INIT_PATH, "init", "--"].map(str::to_owned);
@@ -179,8 +99,11 @@ pub(crate) fn container(
         ready_ports: ready_ports(of_image, options, &process.env)?,
         process,
         volumes,
+        image_volumes,
         tmpfs,
-        limits: parse_limits(options)?,
+        secrets,
+        limits: security::limits(&options.run.limits)?,
+        security: security::of(&options.run.security)?,
         read_only: options.run.read_only,
         init: options.run.init,
         stop_signal,
@@ -220,48 +143,6 @@ fn ready_ports(
     Ok(ports)
 }
 
-fn parse_limits(options: &LaunchOptions) -> Result<Limits, LaunchError> {
-    let wanted = &options.run.limits;
-    Ok(Limits {
-        memory: wanted.memory.as_deref().map(limits::parse_memory).transpose()?,
-        pids: wanted.pids.as_deref().map(limits::parse_pids).transpose()?,
-        cpu_milli: wanted.cpus.as_deref().map(limits::parse_cpus).transpose()?,
-    })
-}
-
-/// The volumes, the outer ones before those that lie in them.
-fn volumes(wanted: &[String]) -> Result<Vec<Volume>, LaunchError> {
-    let parsed = wanted.iter().map(|v| volume::parse(v)).collect::<Result<Vec<VolumeArg>, _>>()?;
-    volume::check(&parsed)?;
-    let mut volumes = Vec::with_capacity(parsed.len());
-    for VolumeArg { source, destination, read_only } in parsed {
-        volumes.push(Volume { source: resolve(&source)?, destination, read_only });
-    }
-    volumes.sort_by_key(|v| v.destination.components().count());
-    Ok(volumes)
-}
-
-/// The volumes that the image declares, as far as they get a file system of their own.
-fn image_volumes(
-    image: Option<&oci_spec::image::Config>,
-    taken: &[Volume],
-) -> Result<Vec<PathBuf>, LaunchError> {
-    let declared = image.and_then(|config| config.volumes().as_deref()).unwrap_or_default();
-    let places = volume::of_image(declared, taken);
-    if places.len() > IMAGE_VOLUMES_MAX {
-        return Err(LaunchError::ImageVolumes { count: places.len() });
-    }
-    Ok(places)
-}
-
-/// Without symbolic links: what is mounted is what was looked at.
-fn resolve(source: &Path) -> Result<PathBuf, LaunchError> {
-    fs::canonicalize(source).map_err(|e| match e.kind() {
-        io::ErrorKind::NotFound => LaunchError::NoVolumeSource { path: source.to_owned() },
-        _ => LaunchError::VolumeSource { path: source.to_owned(), source: e },
-    })
-}
-
 /// What differs between the container that is there and the one that is wanted, for people.
 /// Values of environment variables are never told.
 pub(crate) fn differences(there: &Container, wanted: &Container) -> Vec<String> {
@@ -278,12 +159,20 @@ pub(crate) fn differences(there: &Container, wanted: &Container) -> Vec<String> 
     differ("user", quote(&there.process.user), quote(&wanted.process.user));
     differ("working directory", there.process.cwd.clone(), wanted.process.cwd.clone());
     differ("volumes", volume_list(there), volume_list(wanted));
-    differ("image's volumes", format!("{:?}", there.tmpfs), format!("{:?}", wanted.tmpfs));
+    differ("tmpfs", mounts::tmpfs_list(there), mounts::tmpfs_list(wanted));
+    differ("secrets", mounts::secret_list(there), mounts::secret_list(wanted));
+    differ(
+        "image's volumes",
+        format!("{:?}", there.image_volumes),
+        format!("{:?}", wanted.image_volumes),
+    );
     differ("limits", limit_list(&there.limits), limit_list(&wanted.limits));
     differ("log", log_list(there), log_list(wanted));
     differ("read-only root", there.read_only.to_string(), wanted.read_only.to_string());
     differ("init", there.init.to_string(), wanted.init.to_string());
     differ("labels", format!("{:?}", there.labels), format!("{:?}", wanted.labels));
+    all.extend(mounts::changed_secrets(there, wanted));
+    all.extend(security::differences(&there.security, &wanted.security));
     let variables = differing_variables(&there.process.env, &wanted.process.env);
     if !variables.is_empty() {
         all.push(format!("another value of {}", variables.join(", ")));
@@ -314,12 +203,25 @@ fn log_list(container: &Container) -> String {
 
 fn limit_list(limits: &Limits) -> String {
     let show = |v: Option<u64>| v.map_or("none".to_owned(), |v| v.to_string());
-    format!(
+    let mut all = format!(
         "memory {}, pids {}, cpu {}",
         show(limits.memory),
         show(limits.pids.map(u64::from)),
         show(limits.cpu_milli.map(u64::from))
-    )
+    );
+    if let Some(swap) = limits.memory_swap {
+        all.push_str(&format!(", memory and swap {swap}"));
+    }
+    for (what, rates) in [("read", &limits.read_bps), ("write", &limits.write_bps)] {
+        for rate in rates {
+            all.push_str(&format!(
+                ", {what} {} {}/s",
+                rate.device.display(),
+                rate.bytes_per_second
+            ));
+        }
+    }
+    all
 }
 
 /// The names of the variables that are not the same in both.
@@ -340,6 +242,7 @@ mod tests {
     use oci_spec::image::{ConfigBuilder, ImageConfiguration, ImageConfigurationBuilder};
 
     use super::*;
+    use crate::error::{Classify, ErrorKind};
     use crate::oci::digest::Digest;
     use crate::spec::RunOptions;
 

@@ -1,6 +1,8 @@
 //! Whether this process may do what a verb needs: asked before anything changes, so that what is
 //! missing is named instead of some system call's EPERM.
 
+use std::collections::BTreeSet;
+
 use caps::{CapSet, Capability};
 
 /// What networks, namespaces and containers need of the caller's effective capabilities.
@@ -50,6 +52,13 @@ pub(crate) fn in_user_namespace() -> bool {
 /// The capabilities for networks that this process lacks.
 pub(crate) fn missing_for_networks() -> Vec<String> {
     missing(&NETWORK)
+}
+
+/// The capabilities that this process has (`CAP_CHOWN`), and could pass on.
+pub(crate) fn held() -> BTreeSet<String> {
+    // If they cannot be read none is known to be there.
+    let held = caps::read(None, CapSet::Effective).unwrap_or_default();
+    held.iter().map(ToString::to_string).collect()
 }
 
 fn missing(needed: &[Capability]) -> Vec<String> {

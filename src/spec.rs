@@ -256,6 +256,25 @@ pub struct LimitOptions {
     pub pids: Option<String>,
     /// Processors, as Docker writes it: `1.5`.
     pub cpus: Option<String>,
+    /// Memory and swap together; `-1` is no limit. As much as memory alone unless given.
+    pub memory_swap: Option<String>,
+    /// `DEVICE:BYTES`, per second.
+    pub device_read_bps: Vec<String>,
+    /// `DEVICE:BYTES`, per second.
+    pub device_write_bps: Vec<String>,
+}
+
+/// How a bundle is confined, where it is to be otherwise than by default.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct SecurityOptions {
+    /// Capabilities to give, by name, or `ALL`.
+    pub cap_add: Vec<String>,
+    /// Capabilities to take, by name, or `ALL`.
+    pub cap_drop: Vec<String>,
+    /// `seccomp=unconfined`, `apparmor=PROFILE`, `no-new-privileges`.
+    pub security_opt: Vec<String>,
+    /// `NAME=SOFT[:HARD]`.
+    pub ulimits: Vec<String>,
 }
 
 /// How a bundle runs. The fields hold what a user would write on Docker's command line; they are
@@ -280,6 +299,16 @@ pub struct RunOptions {
     pub read_only: bool,
     /// A small init is PID 1.
     pub init: bool,
+    /// Files with a `NAME=VALUE` or `NAME` on each line; what is given by itself wins.
+    pub env_files: Vec<PathBuf>,
+    /// File systems in memory: `DESTINATION[:OPTION,…]`.
+    pub tmpfs: Vec<String>,
+    /// A read-only root gets no file systems in memory for `/run`, `/tmp` and `/var/tmp`.
+    pub no_read_only_tmpfs: bool,
+    /// `NAME=FILE` or `NAME=env:VARIABLE`, seen inside as `/run/secrets/NAME`.
+    pub secrets: Vec<String>,
+    /// How it is confined.
+    pub security: SecurityOptions,
     /// When the image is fetched from its registry.
     pub pull: PullPolicy,
 }
@@ -303,7 +332,7 @@ pub struct LaunchOptions {
     pub daemons_csv: Option<String>,
     /// `NAME=VALUE`, or `NAME` to take the value from the caller's environment.
     pub environment: Vec<String>,
-    /// `SOURCE:DESTINATION[:ro|rw]`.
+    /// `SOURCE:DESTINATION[:ro|rw|z|Z]`.
     pub volumes: Vec<String>,
     /// How it runs.
     pub run: RunOptions,
@@ -329,7 +358,7 @@ pub struct BundleLaunchSpec {
     pub daemons_csv: Option<String>,
     /// `NAME=VALUE`, or `NAME` to take the value from the caller's environment.
     pub environment: Vec<String>,
-    /// `SOURCE:DESTINATION[:ro|rw]`.
+    /// `SOURCE:DESTINATION[:ro|rw|z|Z]`.
     pub volumes: Vec<String>,
     /// The image, by name.
     pub image: String,

@@ -58,6 +58,10 @@ fn launch(container: &Container, show_secrets: bool) -> Value {
         "user": container.process.user,
         "volumes": container.volumes,
         "tmpfs": container.tmpfs,
+        "image_volumes": container.image_volumes,
+        // The names alone: the fingerprints are of no use to anybody else.
+        "secrets": container.secrets.iter().map(|s| &s.name).collect::<Vec<_>>(),
+        "security": container.security,
         "labels": container.labels,
         "log": container.log,
         "read_only": container.read_only,

@@ -2,8 +2,9 @@
 
 use std::collections::BTreeMap;
 use std::net::{Ipv4Addr, Ipv6Addr};
+use std::path::PathBuf;
 
-use carboy::spec::{LimitOptions, PullPolicy};
+use carboy::spec::{LimitOptions, PullPolicy, SecurityOptions};
 use carboy::{BottleSpec, LaunchOptions, RunOptions, Slug};
 use clap::Args;
 
@@ -48,12 +49,25 @@ pub(super) struct LaunchArgs {
     /// Show a file or directory of the host inside
     #[arg(short = 'v', long = "volume", value_name = "SRC:DST[:ro]")]
     volume: Vec<String>,
+    #[command(flatten)]
+    files: FileArgs,
+    #[command(flatten)]
+    security: SecurityArgs,
     /// The daemons of the embedded image to start, separated by commas; all unless given
     #[arg(long, value_name = "CSV")]
     daemons: Option<String>,
     /// Limit memory, swap included: 512m, 1g
     #[arg(long, value_name = "SIZE")]
     memory: Option<String>,
+    /// Allow so much memory and swap together; -1 is any; as much as memory unless given
+    #[arg(long, value_name = "SIZE", allow_hyphen_values = true)]
+    memory_swap: Option<String>,
+    /// Limit the reading of a disk, in bytes per second: /dev/sda:10m
+    #[arg(long, value_name = "DEVICE:SIZE")]
+    device_read_bps: Vec<String>,
+    /// Limit the writing of a disk, in bytes per second
+    #[arg(long, value_name = "DEVICE:SIZE")]
+    device_write_bps: Vec<String>,
     /// Limit processes and threads
     #[arg(long, value_name = "N", allow_hyphen_values = true)]
     pids_limit: Option<String>,
@@ -99,11 +113,28 @@ impl LaunchArgs {
             entrypoint: self.entrypoint,
             user: self.user,
             workdir: self.workdir,
-            limits: LimitOptions { memory: self.memory, pids: self.pids_limit, cpus: self.cpus },
+            limits: LimitOptions {
+                memory: self.memory,
+                pids: self.pids_limit,
+                cpus: self.cpus,
+                memory_swap: self.memory_swap,
+                device_read_bps: self.device_read_bps,
+                device_write_bps: self.device_write_bps,
+            },
             log_opts: self.log_opt,
             labels,
             read_only: self.read_only,
             init: self.init,
+            env_files: self.files.env_file,
+            tmpfs: self.files.tmpfs,
+            no_read_only_tmpfs: !self.files.read_only_tmpfs,
+            secrets: self.files.secret,
+            security: SecurityOptions {
+                cap_add: self.security.cap_add,
+                cap_drop: self.security.cap_drop,
+                security_opt: self.security.security_opt,
+                ulimits: self.security.ulimit,
+            },
             pull: PullPolicy::default(),
         };
         Ok(LaunchOptions {
@@ -113,6 +144,48 @@ impl LaunchArgs {
             run,
         })
     }
+}
+
+/// What it finds in files.
+#[derive(Debug, Args)]
+struct FileArgs {
+    /// Set the variables of a file, a NAME=VALUE or NAME on each line
+    #[arg(long, value_name = "FILE")]
+    env_file: Vec<PathBuf>,
+    /// Mount a file system in memory: size=64m,mode=1777,uid=0,gid=0,exec,ro
+    #[arg(long, value_name = "DST[:OPTION,…]")]
+    tmpfs: Vec<String>,
+    /// Show a secret inside as /run/secrets/NAME; it is written to no disk and no record
+    #[arg(long, value_name = "NAME=FILE|NAME=env:VARIABLE")]
+    secret: Vec<String>,
+    /// Mount file systems in memory on /run, /tmp and /var/tmp where the root is read-only
+    #[arg(
+        long,
+        value_name = "BOOL",
+        default_value_t = true,
+        num_args = 0..=1,
+        require_equals = true,
+        default_missing_value = "true",
+        action = clap::ArgAction::Set
+    )]
+    read_only_tmpfs: bool,
+}
+
+/// How it is confined.
+#[derive(Debug, Args)]
+struct SecurityArgs {
+    /// Give a capability beyond the default ones, or ALL
+    #[arg(long, value_name = "CAPABILITY")]
+    cap_add: Vec<String>,
+    /// Take a capability away, or ALL
+    #[arg(long, value_name = "CAPABILITY")]
+    cap_drop: Vec<String>,
+    /// seccomp=unconfined, seccomp=default, apparmor=PROFILE or no-new-privileges
+    #[arg(long, value_name = "OPTION")]
+    security_opt: Vec<String>,
+    /// Set a resource limit: nofile=1024:4096, core=-1
+    #[arg(long, value_name = "NAME=SOFT[:HARD]")]
+    ulimit: Vec<String>,
 }
 
 /// What makes a bottle: `plan` and `up` take the same.

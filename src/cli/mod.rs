@@ -25,6 +25,7 @@ mod reload;
 mod restart;
 mod settings;
 mod start;
+mod stats;
 mod stop;
 mod terminal;
 mod up;
@@ -69,6 +70,7 @@ enum Verb {
     Ps(ps::Args),
     Verify(verify::Args),
     Reload(reload::Args),
+    Stats(stats::Args),
     Inspect(inspect::Args),
     Port(port::Args),
     Network(network::Args),
@@ -124,6 +126,7 @@ impl Verb {
             Self::Ps(args) => args.run(engine, output),
             Self::Verify(args) => args.run(engine, output),
             Self::Reload(args) => args.run(engine, output),
+            Self::Stats(args) => args.run(engine, output),
             Self::Inspect(args) => args.run(engine, output),
             Self::Port(args) => args.run(engine, output),
             Self::Network(args) => args.run(engine, output),

@@ -64,6 +64,7 @@ fn lines(titles: &[&str], rows: impl Iterator<Item = Vec<String>>) -> String {
 
 fn row(bottle: &BottleStatus) -> Vec<String> {
     let state = match (bottle.state, bottle.exit_code) {
+        (BottleState::Exited, Some(code)) if bottle.oom_killed => format!("exited ({code}, OOM)"),
         (BottleState::Exited, Some(code)) => format!("exited ({code})"),
         (state, _) => state.to_string(),
     };

@@ -5,6 +5,7 @@ use std::net::{Ipv4Addr, Ipv6Addr};
 use std::path::Path;
 use std::time::Duration;
 
+use super::host_checks::{check_controllers, check_file_system};
 use super::images::Embedded;
 use super::{Engine, Error, rolled_back, settle};
 use crate::host::KernelHost;
@@ -13,9 +14,10 @@ use crate::names::{ContainerName, Slug};
 use crate::net::{nflog, port_rules};
 use crate::oci::feed::Feed;
 use crate::oci::helper::Surroundings;
+use crate::oci::security::Security;
 use crate::oci::spec::{Container, ImageRef, Limits, LogLimits, Process};
 use crate::oci::status::{ContainerState, Started};
-use crate::oci::{RuntimeError, cgroup, digest::Digest, etc_files};
+use crate::oci::{RuntimeError, digest::Digest, etc_files};
 use crate::plan;
 use crate::presence::Presence;
 use crate::reconcile::{self, Expect, Transaction};
@@ -210,6 +212,9 @@ impl Engine {
             match ContainerState::read(&state)? {
                 // One that has ended since was started all the same: `up` looks again.
                 ContainerState::Running(started) | ContainerState::Exited(started, _) => {
+                    if changed {
+                        notes.extend(started.notes);
+                    }
                     Ok(started.init.pid)
                 }
                 ContainerState::NotStarted => {
@@ -321,6 +326,9 @@ impl Engine {
             },
             volumes: Vec::new(),
             tmpfs: Vec::new(),
+            secrets: Vec::new(),
+            security: Security::default(),
+            image_volumes: Vec::new(),
             limits: Limits::default(),
             read_only: false,
             init: false,
@@ -346,46 +354,6 @@ impl Engine {
             ContainerState::Running(started) => Ok((container.clone(), started)),
             _ => Err(RuntimeError::NotRunning { container: name.to_string() }.into()),
         }
-    }
-}
-
-/// Refuses bounds that this host's control groups cannot enforce.
-fn check_controllers(limits: &Limits) -> Result<(), Error> {
-    let there = cgroup::controllers()?;
-    let Some(there) = there else {
-        return Err(Error::Unsupported {
-            what: "no control groups mounted".to_owned(),
-            hint: "mount cgroup2 on /sys/fs/cgroup",
-        });
-    };
-    let wanted = [
-        ("memory", limits.memory.is_some()),
-        ("pids", limits.pids.is_some()),
-        ("cpu", limits.cpu_milli.is_some()),
-    ];
-    match wanted.iter().find(|(controller, wanted)| *wanted && !there.contains(*controller)) {
-        None => Ok(()),
-        Some((controller, _)) => Err(Error::Unsupported {
-            what: format!("no {controller} controller in its control groups"),
-            hint: "enable it in the kernel's command line, or leave the limit out",
-        }),
-    }
-}
-
-/// Refuses an image root that overlayfs cannot have a writable layer on: overlayfs itself, as in a
-/// container. Where the file system cannot be told the mount says what is wrong.
-fn check_file_system(root: &Path) -> Result<(), Error> {
-    const OVERLAYFS_SUPER_MAGIC: u64 = 0x794c_7630;
-    let existing = root.ancestors().find(|path| path.exists());
-    let kind = existing.and_then(|path| rustix::fs::statfs(path).ok());
-    match kind {
-        Some(kind) if kind.f_type.cast_unsigned() == OVERLAYFS_SUPER_MAGIC => {
-            Err(Error::Unsupported {
-                what: format!("{} on overlayfs, which carries no writable layer", root.display()),
-                hint: "use --root on ext4, xfs, btrfs or tmpfs, not on overlayfs itself",
-            })
-        }
-        _ => Ok(()),
     }
 }
 

@@ -10,12 +10,14 @@ mod command;
 mod denied;
 mod error;
 mod guest;
+mod host_checks;
 mod images;
 mod lifecycle;
 mod network;
 mod ports;
 mod pull;
 mod ready;
+mod stats;
 mod verify;
 mod view;
 
@@ -38,6 +40,7 @@ pub use self::guest::{DetachReport, GuestReport};
 pub use self::lifecycle::{ChangeReport, RestartReport};
 pub use self::network::{NetworkReport, NetworkRequest};
 pub use self::ports::{Port, PortAddress};
+pub use self::stats::BottleStats;
 pub use self::verify::{ReloadReport, VerifyReport};
 pub use self::view::{BottleState, BottleStatus, Listing, NetworkStatus};
 

@@ -15,7 +15,7 @@ use crate::oci::log::{LOG_FILE, LogReader};
 use crate::oci::runtime_spec::DEFAULT_PIDS;
 use crate::oci::spec::{Container, ImageRef};
 use crate::oci::status::ContainerState;
-use crate::oci::{cgroup, spec::Limits};
+use crate::oci::{cgroup, spec::Limits, usage};
 use crate::plan::BottleView;
 use crate::resource::Resource;
 use crate::spec::{NetworkAddresses, NetworkAddresses6, NetworkSpec};
@@ -72,6 +72,8 @@ pub struct BottleStatus {
     pub pid: Option<i32>,
     /// The exit code, once it is known.
     pub exit_code: Option<i32>,
+    /// The kernel killed a process of the bundle because its memory ran out.
+    pub oom_killed: bool,
     /// When it was started, in RFC 3339.
     pub started_at: Option<String>,
     /// When it ended, in RFC 3339.
@@ -210,6 +212,7 @@ impl Engine {
             state: BottleState::Absent,
             pid: None,
             exit_code: None,
+            oom_killed: false,
             started_at: None,
             finished_at: None,
             log_path: container.map(|c| log_dir(c).join(LOG_FILE)),
@@ -226,11 +229,13 @@ impl Engine {
                     };
                     status.pid = Some(started.init.pid);
                     status.started_at = Some(started.started_at);
+                    status.oom_killed = usage::oom_killed(&name);
                 }
                 ContainerState::Exited(started, ended) => {
                     status.state = BottleState::Exited;
                     status.started_at = Some(started.started_at);
                     status.exit_code = ended.as_ref().map(|e| e.exit_code);
+                    status.oom_killed = ended.as_ref().is_some_and(|e| e.oom_killed);
                     status.finished_at = ended.map(|e| e.finished_at);
                 }
             }
@@ -328,5 +333,7 @@ fn network_of(record: &BundleRecord) -> Option<NetworkSpec> {
 fn in_force(asked: &Limits) -> Result<Limits, Error> {
     let enforced = cgroup::controllers()?.is_some_and(|all| all.contains("pids"));
     let pids = asked.pids.or(enforced.then_some(DEFAULT_PIDS));
-    Ok(Limits { pids, ..asked.clone() })
+    // Without swap unless asked for.
+    let swap = asked.memory_swap.or(asked.memory.and_then(|bytes| i64::try_from(bytes).ok()));
+    Ok(Limits { pids, memory_swap: swap, ..asked.clone() })
 }

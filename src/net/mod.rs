@@ -15,6 +15,7 @@ pub mod bridge;
 mod bridge_look;
 pub mod bridge_rules;
 mod chain_diff;
+pub mod counters;
 mod diff;
 pub mod drops;
 mod elements;

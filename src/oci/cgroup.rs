@@ -133,6 +133,13 @@ pub(crate) fn controllers() -> Result<Option<BTreeSet<String>>, PathError> {
     Ok(Some(v1.collect()))
 }
 
+/// The container's group, where version 2 is all there is.
+pub(crate) fn pure_v2_directory(name: &ContainerName) -> Result<Option<PathBuf>, PathError> {
+    let root = Path::new("/sys/fs/cgroup");
+    let unified = hierarchies()?.iter().rfind(|h| h.mount == root).is_some_and(|h| h.unified);
+    Ok(unified.then(|| below(root, &path(name))))
+}
+
 /// Moves this process, a monitor, out of its caller's groups into one of its own, in the
 /// hierarchies by which systemd ends what belongs to a unit or a session: the bundle is to outlive
 /// the unit that started it. What the runtime does not place in those hierarchies (version 2
@@ -206,6 +213,14 @@ pub(crate) fn freezer_directory(
     let v1 = || all.iter().find(|h| !h.unified && h.options.iter().any(|o| o == "freezer"));
     let found = only.or_else(v1).map(|h| (below(&h.mount, &path(name)), h.unified));
     Ok(found.filter(|(directory, _)| directory.is_dir()))
+}
+
+/// The container's directories that exist now, one in each hierarchy.
+///
+/// # Errors
+/// If the mount table cannot be read.
+pub(crate) fn group_directories(name: &ContainerName) -> Result<Vec<PathBuf>, PathError> {
+    directories(&path(name))
 }
 
 /// Whether anything of the group exists.

@@ -15,6 +15,7 @@ use super::helper::monitor::{LOCK_FILE, log_dir};
 use super::helper::{HelperBinary, PreparedMonitor, StartRequest};
 use super::identity::ProcessHandle;
 use super::runtime_error::RuntimeError;
+use super::secrets;
 use super::spec::Container;
 use super::status::{self, ContainerState, FileIdentity, Started};
 use crate::fsutil::{self, PathContext};
@@ -63,6 +64,7 @@ fn launch(
     surroundings: &Surroundings,
     layer: Layer,
 ) -> Result<Started, RuntimeError> {
+    let secrets = secrets::contents(container)?;
     if layer == Layer::New {
         remove_writable_layer(container)?;
     }
@@ -73,7 +75,7 @@ fn launch(
     };
     let start_id = status::write_start_id(&container.state)?;
     let (container, surroundings) = (container.clone(), surroundings.clone());
-    monitor.start(&StartRequest { container, surroundings, start_id })
+    monitor.start(&StartRequest { container, surroundings, start_id, secrets })
 }
 
 /// The writable layer of a start; the log goes on in any case.
@@ -151,6 +153,8 @@ pub(crate) fn repair(
     if freezer::thaw(&container.name)? && observe(container)? == Presence::Present {
         return Ok(());
     }
+    // Before anything ends that could not be started again.
+    secrets::contents(container)?;
     end(container, Duration::ZERO)?;
     match create(container, binary, prepared, surroundings)? {
         Creation::Created => Ok(()),
@@ -173,6 +177,13 @@ pub(crate) fn restart(
     surroundings: &Surroundings,
     grace: Duration,
 ) -> Result<Started, RuntimeError> {
+    let mut container = container.clone();
+    if let ContainerState::Running(started) = ContainerState::read(&container.state)? {
+        secrets::recall(&mut container, &started.init)?;
+    }
+    // Before anything ends that could not be started again.
+    secrets::contents(&container)?;
+    let container = &container;
     end_run(container, grace)?;
     DirBuilder::new()
         .mode(0o700)

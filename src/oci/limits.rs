@@ -1,5 +1,7 @@
 //! Bounds on memory, processor time and processes as users write them, in Docker's words
-//! (`--memory`, `--cpus`, `--pids-limit`). Pure.
+//! (`--memory`, `--memory-swap`, `--cpus`, `--pids-limit`, `--device-read-bps`). Pure.
+
+use std::path::PathBuf;
 
 use crate::error::{Classify, ErrorKind};
 
@@ -28,6 +30,23 @@ pub enum LimitError {
     /// A size nothing can run in, or one that no machine has.
     #[error("memory limit {text:?} is not between {MEMORY_MIN} bytes (6m) and 2^63-1")]
     MemoryRange {
+        /// The text.
+        text: String,
+    },
+    /// Swap is counted together with memory.
+    #[error("a limit on swap needs one on memory")]
+    SwapWithoutMemory,
+    /// Less than memory alone.
+    #[error("memory and swap together ({swap} bytes) are less than memory alone ({memory})")]
+    SwapUnderMemory {
+        /// In bytes.
+        swap: u64,
+        /// In bytes.
+        memory: u64,
+    },
+    /// No device with bytes per second.
+    #[error("device limit {text:?} is not of the form DEVICE:BYTES-PER-SECOND")]
+    Rate {
         /// The text.
         text: String,
     },
@@ -60,6 +79,9 @@ impl Classify for LimitError {
         let hint = match self {
             Self::Memory { .. } => "give bytes or a number with b, k, m or g: 512m, 1.5g",
             Self::Cpus { .. } => "give a number with at most three decimals: 2, 0.5, 1.25",
+            Self::SwapWithoutMemory => "add --memory",
+            Self::SwapUnderMemory { .. } => "--memory-swap is the sum of both, as with Docker",
+            Self::Rate { .. } => "give a block device and a size: /dev/sda:10m",
             Self::MemoryRange { .. } | Self::CpusRange { .. } | Self::Pids { .. } => return None,
         };
         Some(hint.to_owned())
@@ -72,7 +94,50 @@ impl Classify for LimitError {
 /// # Errors
 /// [`LimitError`] if it is no size, or under [`MEMORY_MIN`].
 pub fn parse_memory(text: &str) -> Result<u64, LimitError> {
-    let no_size = || LimitError::Memory { text: shortened(text) };
+    let bytes = bytes(text).ok_or_else(|| LimitError::Memory { text: shortened(text) })?;
+    match u64::try_from(bytes) {
+        Ok(size) if size >= MEMORY_MIN && bytes <= MEMORY_MAX => Ok(size),
+        _ => Err(LimitError::MemoryRange { text: shortened(text) }),
+    }
+}
+
+/// Memory and swap together, in bytes; -1 is no limit. As with Docker it needs a memory limit and
+/// is no less than that.
+///
+/// # Errors
+/// [`LimitError`] if it is no size, or less than `memory`.
+pub fn parse_memory_swap(text: &str, memory: Option<u64>) -> Result<i64, LimitError> {
+    let Some(memory) = memory else { return Err(LimitError::SwapWithoutMemory) };
+    if text == "-1" {
+        return Ok(-1);
+    }
+    let swap = parse_memory(text)?;
+    if swap < memory {
+        return Err(LimitError::SwapUnderMemory { swap, memory });
+    }
+    i64::try_from(swap).map_err(|_| LimitError::MemoryRange { text: shortened(text) })
+}
+
+/// A size in bytes of at least 1, as [`parse_memory`] reads them.
+pub fn parse_size(text: &str) -> Option<u64> {
+    bytes(text).and_then(|bytes| u64::try_from(bytes).ok()).filter(|bytes| *bytes > 0)
+}
+
+/// A device and the bytes per second that it may be read or written with: `/dev/sda:10m`.
+///
+/// # Errors
+/// [`LimitError::Rate`].
+pub fn parse_rate(text: &str) -> Result<(PathBuf, u64), LimitError> {
+    let rate = || LimitError::Rate { text: shortened(text) };
+    let (device, size) = text.rsplit_once(':').ok_or_else(rate)?;
+    if !device.starts_with('/') || device.contains('\0') {
+        return Err(rate());
+    }
+    Ok((PathBuf::from(device), parse_size(size).ok_or_else(rate)?))
+}
+
+/// A number with a unit; `None` if it is no size at all.
+fn bytes(text: &str) -> Option<u128> {
     let end = text.find(|c: char| !(c.is_ascii_digit() || c == '.')).unwrap_or(text.len());
     let (number, suffix) = text.split_at(end);
     let suffix = suffix.trim_start().to_ascii_lowercase();
@@ -81,16 +146,11 @@ pub fn parse_memory(text: &str) -> Result<u64, LimitError> {
         "k" | "kb" | "kib" => 1 << 10,
         "m" | "mb" | "mib" => 1 << 20,
         "g" | "gb" | "gib" => 1 << 30,
-        _ => return Err(no_size()),
+        _ => return None,
     };
-    // Nine decimals are finer than a byte in any unit.
-    let billionths = decimal(number, 9).ok_or_else(no_size)?;
-    let out_of_range = || LimitError::MemoryRange { text: shortened(text) };
-    let bytes = billionths.checked_mul(unit).ok_or_else(out_of_range)? / 1_000_000_000;
-    if bytes < u128::from(MEMORY_MIN) || bytes > MEMORY_MAX {
-        return Err(out_of_range());
-    }
-    u64::try_from(bytes).map_err(|_| out_of_range())
+    // Nine decimals are finer than a byte in any unit. What overflows is out of every range.
+    let billionths = decimal(number, 9)?;
+    Some(billionths.checked_mul(unit).map_or(u128::MAX, |b| b / 1_000_000_000))
 }
 
 /// Processor time in thousandths of a processor: `1.5` is 1500.
@@ -165,6 +225,28 @@ mod tests {
         }
         for text in ["0", "1", "5m", "6291455", "99999999999999999999g", "9223372036854775808"] {
             assert!(matches!(parse_memory(text), Err(LimitError::MemoryRange { .. })), "{text}");
+        }
+    }
+
+    #[test]
+    fn swap_is_counted_with_memory() {
+        let memory = Some(64 << 20);
+        assert_eq!(parse_memory_swap("64m", memory), Ok(64 << 20));
+        assert_eq!(parse_memory_swap("1g", memory), Ok(1 << 30));
+        assert_eq!(parse_memory_swap("-1", memory), Ok(-1));
+        assert_eq!(parse_memory_swap("1g", None), Err(LimitError::SwapWithoutMemory));
+        let under = parse_memory_swap("63m", memory);
+        assert!(matches!(under, Err(LimitError::SwapUnderMemory { .. })));
+        for text in ["-2", "", "0"] {
+            assert!(parse_memory_swap(text, memory).is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn rates_have_a_device() {
+        assert_eq!(parse_rate("/dev/sda:10m"), Ok(("/dev/sda".into(), 10 << 20)));
+        for text in ["", "/dev/sda", "/dev/sda:", "sda:1m", "/dev/sda:0", "/dev/sda:-1", ":1m"] {
+            assert!(matches!(parse_rate(text), Err(LimitError::Rate { .. })), "{text}");
         }
     }
 

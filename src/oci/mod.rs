@@ -1,13 +1,16 @@
 //! Images and containers: the store, the unpacked layers, the runtime specification, libcontainer.
 
+pub mod apparmor;
 mod archive;
 mod bounded;
 pub mod capabilities;
 pub(crate) mod cgroup;
 pub(crate) mod container;
 pub mod detach_keys;
+mod device_filter;
 pub mod digest;
 pub mod embedded;
+pub mod env_file;
 pub mod error;
 pub mod etc_files;
 mod executor;
@@ -35,15 +38,21 @@ mod runtime;
 mod runtime_error;
 pub mod runtime_spec;
 pub mod seccomp;
+pub mod secret;
+mod secrets;
+pub mod security;
 pub mod signal;
 pub mod source;
 pub mod spec;
 pub mod status;
 pub mod store;
 mod terminal;
+pub mod tmpfs;
 pub mod transport;
 mod tree_tar;
+pub mod ulimit;
 pub mod unpack;
+pub mod usage;
 pub mod user;
 mod variant;
 pub mod volume;

@@ -24,6 +24,7 @@ use rustix::mount::{
 use super::runtime_error::RuntimeError;
 use super::runtime_spec::TmpfsPlace;
 use super::spec::{Container, Volume};
+use super::volume;
 use crate::fsutil;
 
 /// Opens a root file system and prepares it.
@@ -127,9 +128,13 @@ impl Rootfs {
         self.inside(directory.as_fd(), inside)
     }
 
-    fn make_dir(&self, inside: &Path) -> Result<PathBuf, RuntimeError> {
+    /// Makes the place a file system is mounted on, and says where it really is.
+    ///
+    /// # Errors
+    /// [`RuntimeError::Rootfs`] if something else is in the way.
+    pub(crate) fn make_dir(&self, inside: &Path) -> Result<PathBuf, RuntimeError> {
         let directory = self.ensure_dir(inside)?;
-        self.canonical(directory.as_fd(), inside)
+        self.inside(directory.as_fd(), inside)
     }
 
     /// Writes a file, replacing whatever is there but a directory.
@@ -186,6 +191,33 @@ impl Rootfs {
         Ok(content)
     }
 
+    /// Makes the places of all that is mounted at the user's wish, and puts where they really are in
+    /// their stead: the runtime follows no link of the image.
+    ///
+    /// # Errors
+    /// [`RuntimeError::Misled`] if the image's links lead one of them onto another one, or where
+    /// nothing may be mounted.
+    pub(crate) fn place_mounts(&self, container: &mut Container) -> Result<(), RuntimeError> {
+        let mut taken = Vec::new();
+        let mut place = |wanted: &mut PathBuf, found: PathBuf| {
+            let misled = |source| RuntimeError::Misled { destination: wanted.clone(), source };
+            volume::check_place(&found).map_err(misled)?;
+            taken.push(found.clone());
+            volume::check(taken.iter().map(PathBuf::as_path)).map_err(misled)?;
+            *wanted = found;
+            Ok::<_, RuntimeError>(())
+        };
+        for tmpfs in &mut container.tmpfs {
+            let found = self.make_dir(&tmpfs.destination)?;
+            place(&mut tmpfs.destination, found)?;
+        }
+        for volume in &mut container.volumes {
+            let found = self.volume_target(volume)?;
+            place(&mut volume.destination, found)?;
+        }
+        Ok(())
+    }
+
     /// Makes the place a volume is mounted on, and says where it really is.
     ///
     /// # Errors
@@ -197,11 +229,11 @@ impl Rootfs {
             return self.make_dir(inside);
         }
         match self.open(inside, OFlags::PATH) {
-            Ok(found) => self.canonical(found.as_fd(), inside),
+            Ok(found) => self.inside(found.as_fd(), inside),
             Err(Errno::NOENT) => {
                 let (directory, name) = self.parent(inside)?;
                 let made = create(directory.as_fd(), name, inside)?;
-                self.canonical(made.as_fd(), inside)
+                self.inside(made.as_fd(), inside)
             }
             Err(e) => Err(failed("open", inside)(e.into())),
         }
@@ -263,15 +295,6 @@ impl Rootfs {
             return Err(failed("write", inside)(io::ErrorKind::IsADirectory.into()));
         };
         Ok((self.ensure_dir(parent)?, name))
-    }
-
-    /// Where a volume's place really is; not the root itself.
-    fn canonical(&self, fd: BorrowedFd<'_>, inside: &Path) -> Result<PathBuf, RuntimeError> {
-        let path = self.inside(fd, inside)?;
-        if path == Path::new("/") {
-            return Err(failed("cover the root with", inside)(io::ErrorKind::InvalidInput.into()));
-        }
-        Ok(path)
     }
 
     /// The path inside that a descriptor stands for, without symbolic links.

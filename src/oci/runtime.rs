@@ -11,7 +11,7 @@ use libcontainer::syscall::syscall::SyscallType;
 use super::executor::{BundleExecutor, NOT_FOUND, StartBarrier};
 use super::runtime_error::RuntimeError;
 use super::spec::Container;
-use super::{cgroup, seccomp};
+use super::{cgroup, device_filter, runtime_spec, seccomp};
 use crate::fsutil::{self, PathContext};
 
 /// The runtime specification's name in the bundle directory (config.md of the OCI runtime spec).
@@ -65,14 +65,19 @@ fn executor(
     barrier: &StartBarrier,
     bond: Bond,
 ) -> Result<BundleExecutor, RuntimeError> {
-    let filters = seccomp::program().map_err(|e| RuntimeError::invalid(container, &e))?;
+    let security = &container.security;
+    let filters = match security.seccomp_unconfined {
+        true => Vec::new(),
+        false => seccomp::program(&security.capabilities)
+            .map_err(|e| RuntimeError::invalid(container, &e))?,
+    };
     let Bond { dies_with_parent, terminal } = bond;
     let report = barrier.write_fd();
     Ok(BundleExecutor { args, env, filters, dies_with_parent, terminal, report })
 }
 
 /// Creates and starts the container; its first process is a child of this one. Returns its pid
-/// when its program runs.
+/// when its program runs, and what the user should know.
 ///
 /// # Errors
 /// [`RuntimeError`]; nothing of the container runs then, its control group may be left.
@@ -81,7 +86,7 @@ pub(crate) fn start(
     env: Vec<String>,
     spec: &Spec,
     streams: Streams,
-) -> Result<i32, RuntimeError> {
+) -> Result<(i32, Option<String>), RuntimeError> {
     let name = container.name.as_str();
     let config = container.state.join(CONFIG_FILE);
     let json = serde_json::to_vec(spec).expect("a specification built from plain values encodes");
@@ -97,12 +102,24 @@ pub(crate) fn start(
         .with_detach(true)
         .build();
     let mut created = built.map_err(|e| explain("create", name, &program, &e))?;
+    // The group is there, the program does not run yet.
+    let note = deny_devices(container)?;
     created.start().map_err(|e| explain("start", name, &program, &e))?;
     if let Some(reason) = barrier.wait().at("read the start pipe of", &config)? {
         return Err(not_runnable(name, &program, reason));
     }
     let pid = created.pid().map(|p| p.as_raw());
-    pid.ok_or_else(|| RuntimeError::HelperDied { container: name.to_owned() })
+    let pid = pid.ok_or_else(|| RuntimeError::HelperDied { container: name.to_owned() })?;
+    Ok((pid, note))
+}
+
+/// The device rules where libcontainer sets none, and what the user should know if the kernel
+/// takes none: the container starts all the same, for it has neither device nodes nor the right to
+/// make any that could be opened.
+fn deny_devices(container: &Container) -> Result<Option<String>, RuntimeError> {
+    let Some(group) = cgroup::pure_v2_directory(&container.name)? else { return Ok(None) };
+    let attached = device_filter::attach(&group, &runtime_spec::allowed_devices());
+    Ok(attached.err().map(|e| format!("the kernel takes no device rules: {e}")))
 }
 
 /// Runs a command in the running container; it is a child of this process. Returns its pid when

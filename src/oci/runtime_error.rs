@@ -5,6 +5,7 @@ use std::path::PathBuf;
 
 use super::helper::Failure;
 use super::spec::Container;
+use super::volume::VolumeError;
 use crate::error::{Classify, ErrorKind, with_causes};
 use crate::fsutil::PathError;
 
@@ -99,6 +100,21 @@ pub enum RuntimeError {
         /// How it is classified.
         kind: ErrorKind,
     },
+    /// The container is to be started anew from its record, which holds no secret.
+    #[error("the secrets of container {container} are not known any more")]
+    SecretsUnknown {
+        /// The container.
+        container: String,
+    },
+    /// A volume that the image's own links would lead to a place where none may be.
+    #[error("{} leads elsewhere in this image", destination.display())]
+    Misled {
+        /// As given.
+        destination: PathBuf,
+        /// Why it cannot be there.
+        #[source]
+        source: VolumeError,
+    },
     /// The container does not run.
     #[error("container {container} is not running")]
     NotRunning {
@@ -187,9 +203,11 @@ impl Classify for RuntimeError {
         match self {
             Self::Path(e) => e.kind(),
             Self::Reported(e) => e.kind(),
-            Self::HostileRootfs { .. } => ErrorKind::Invalid,
+            Self::HostileRootfs { .. } | Self::Misled { .. } => ErrorKind::Invalid,
             Self::Invalid { kind, .. } => *kind,
-            Self::ProgramNotFound { .. } | Self::NotRunning { .. } => ErrorKind::NotFound,
+            Self::ProgramNotFound { .. }
+            | Self::NotRunning { .. }
+            | Self::SecretsUnknown { .. } => ErrorKind::NotFound,
             Self::Paused { .. } => ErrorKind::Conflict,
             Self::NotFrozen { .. } => ErrorKind::Timeout,
             Self::NoFreezer { .. } => ErrorKind::Unsupported,
@@ -217,6 +235,10 @@ impl Classify for RuntimeError {
         match self {
             Self::Path(e) => e.hint(),
             Self::Reported(e) => e.hint(),
+            Self::SecretsUnknown { .. } => Some(
+                "`carboy up` with the same options and --secret starts it with its secrets"
+                    .to_owned(),
+            ),
             Self::NotRunning { .. } => Some("`carboy up SLUG` starts it".to_owned()),
             Self::Paused { .. } => Some("`carboy unpause SLUG` lets it go on".to_owned()),
             Self::NotFrozen { .. } => {

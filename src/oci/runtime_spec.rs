@@ -13,9 +13,12 @@ use std::path::{Component, Path, PathBuf};
 
 use oci_spec::runtime as oci;
 
-use self::defaults::{DEVICES, MASKED_PATHS, MOUNTS, NAMESPACES, READONLY_PATHS, SYSCTLS};
-use super::capabilities;
-use super::spec::{Container, Limits, Volume};
+use self::defaults::{
+    DEVICES, MASKED_PATHS, MOUNTS, NAMESPACES, READONLY_PATHS, SYSCTLS, VOLUME_OPTIONS,
+};
+use super::security::Security;
+use super::spec::{Container, DeviceRate, Limits};
+use super::ulimit::{self, Ulimit};
 use super::user::ResolvedUser;
 use crate::error::{Classify, ErrorKind};
 
@@ -75,11 +78,12 @@ pub fn build(
     }
     let mut root = oci::Root::default();
     root.set_path(rootfs.to_owned()).set_readonly(Some(container.read_only));
-    let process = process(user, &container.process.args, &container.process.cwd)?;
+    let Container { process: wanted, security, .. } = container;
+    let process = process(user, security, &wanted.args, &wanted.cwd)?;
     let mut spec = oci::Spec::default();
     spec.set_version("1.0.2".to_owned())
         .set_root(Some(root))
-        .set_mounts(Some(mounts(&container.volumes)))
+        .set_mounts(Some(mounts(container)))
         .set_process(Some(process))
         .set_hostname(Some(container.slug.to_string()))
         .set_domainname(None)
@@ -100,7 +104,14 @@ pub fn exec_process(
     args: &[String],
     cwd: Option<&str>,
 ) -> Result<oci::Process, RuntimeSpecError> {
-    process(user, args, cwd.unwrap_or(&container.process.cwd))
+    process(user, &container.security, args, cwd.unwrap_or(&container.process.cwd))
+}
+
+/// The numbers of the character devices that a container may use.
+pub(crate) fn allowed_devices() -> Vec<(i32, Option<i32>)> {
+    let number = |n: i64| i32::try_from(n).ok();
+    let all = DEVICES.iter();
+    all.filter_map(|(_, major, minor)| Some((number(*major)?, minor.and_then(number)))).collect()
 }
 
 /// A directory that gets an empty file system in memory, with the owner and mode that the image's
@@ -127,9 +138,9 @@ pub fn add_tmpfs(spec: &mut oci::Spec, places: &[TmpfsPlace], memory: Option<u64
     mounts.extend(places.iter().map(|place| {
         let (mode, uid, gid) = (place.mode, place.uid, place.gid);
         let owner = [format!("mode={mode:o}"), format!("uid={uid}"), format!("gid={gid}")];
-        let mut options = vec!["nosuid", "nodev", &size];
-        options.extend(owner.iter().map(String::as_str));
-        mount(&place.destination, "tmpfs", Path::new("tmpfs"), &options)
+        let mut options = vec!["nosuid".to_owned(), "nodev".to_owned(), size.clone()];
+        options.extend(owner);
+        mount(&place.destination, "tmpfs", Path::new("tmpfs"), options)
     }));
 }
 
@@ -169,6 +180,7 @@ fn check_cgroups_path(path: &str) -> Result<(), RuntimeSpecError> {
 
 fn process(
     user: &ResolvedUser,
+    security: &Security,
     args: &[String],
     cwd: &str,
 ) -> Result<oci::Process, RuntimeSpecError> {
@@ -185,11 +197,9 @@ fn process(
         .set_args(Some(args.to_vec()))
         .set_env(Some(Vec::new()))
         .set_cwd(cwd.into())
-        .set_capabilities(Some(capabilities::of(user.uid)))
-        .set_rlimits(Some(vec![
-            rlimit(oci::PosixRlimitType::RlimitNofile, 1024, 4096),
-            rlimit(oci::PosixRlimitType::RlimitCore, 0, 0),
-        ]))
+        .set_capabilities(Some(security.capabilities.sets(user.uid)))
+        .set_rlimits(Some(rlimits(&security.ulimits)))
+        .set_apparmor_profile(security.apparmor.clone())
         .set_no_new_privileges(Some(true))
         .set_oom_score_adj(None);
     Ok(process)
@@ -211,46 +221,58 @@ fn spec_user(user: &ResolvedUser) -> oci::User {
     spec
 }
 
-fn rlimit(typ: oci::PosixRlimitType, soft: u64, hard: u64) -> oci::PosixRlimit {
-    oci::PosixRlimitBuilder::default()
-        .typ(typ)
-        .soft(soft)
-        .hard(hard)
-        .build()
-        .expect("every field of the builder has a default")
+/// The user's own over the default ones.
+fn rlimits(wanted: &[Ulimit]) -> Vec<oci::PosixRlimit> {
+    let asked = |name: &str| wanted.iter().any(|u| u.name == name);
+    let defaults = ulimit::DEFAULTS.iter().filter(|(name, ..)| !asked(name)).copied();
+    let wanted = wanted.iter().map(|u| (u.name.as_str(), u.soft, u.hard));
+    defaults.chain(wanted).filter_map(|(name, soft, hard)| rlimit(name, soft, hard)).collect()
 }
 
-/// The parents first, so that no volume hides another one.
-fn mounts(volumes: &[Volume]) -> Vec<oci::Mount> {
+/// `None` for a name that is not known, which no record of this version holds.
+fn rlimit(name: &str, soft: u64, hard: u64) -> Option<oci::PosixRlimit> {
+    let typ: oci::PosixRlimitType = format!("RLIMIT_{}", name.to_ascii_uppercase()).parse().ok()?;
+    oci::PosixRlimitBuilder::default().typ(typ).soft(soft).hard(hard).build().ok()
+}
+
+/// The runtime's own first, then the user's: the parents first, so that none hides another.
+fn mounts(container: &Container) -> Vec<oci::Mount> {
+    // A file system in memory takes the place of one of the runtime's own (`/dev/shm`).
+    let replaced = |path: &str| container.tmpfs.iter().any(|t| t.destination == Path::new(path));
     let mut mounts: Vec<_> = MOUNTS
         .iter()
+        .filter(|(destination, ..)| !replaced(destination))
         .map(|(destination, typ, options)| {
             // The source of a file system without one is its name in /proc/mounts.
             let source = if *destination == "/dev/shm" { "shm" } else { typ };
-            mount(Path::new(destination), typ, Path::new(source), options)
+            mount(Path::new(destination), typ, Path::new(source), strings(options))
         })
         .collect();
-    let mut volumes: Vec<_> = volumes.iter().collect();
-    volumes.sort_by_key(|volume| volume.destination.components().count());
-    mounts.extend(volumes.into_iter().map(|volume| {
+    let mut wanted: Vec<_> = container
+        .tmpfs
+        .iter()
+        .map(|tmpfs| mount(&tmpfs.destination, "tmpfs", Path::new("tmpfs"), tmpfs.options()))
+        .collect();
+    wanted.extend(container.volumes.iter().map(|volume| {
+        let mut options = strings(VOLUME_OPTIONS);
         // `ro` is for the topmost mount alone, `rro` for those below it as well.
-        let options: &[&str] = if volume.read_only {
-            &["rbind", "rprivate", "ro", "rro"]
-        } else {
-            &["rbind", "rprivate"]
-        };
+        if volume.read_only {
+            options.extend(strings(&["ro", "rro"]));
+        }
         mount(&volume.destination, "bind", &volume.source, options)
     }));
+    wanted.sort_by_key(|mount| mount.destination().components().count());
+    mounts.extend(wanted);
     mounts
 }
 
-fn mount(destination: &Path, typ: &str, source: &Path, options: &[&str]) -> oci::Mount {
+fn mount(destination: &Path, typ: &str, source: &Path, options: Vec<String>) -> oci::Mount {
     let mut mount = oci::Mount::default();
     mount
         .set_destination(destination.to_owned())
         .set_typ(Some(typ.to_owned()))
         .set_source(Some(source.to_owned()))
-        .set_options(Some(strings(options)));
+        .set_options(Some(options));
     mount
 }
 
@@ -295,17 +317,40 @@ fn resources(limits: &Limits) -> oci::LinuxResources {
     resources
         .set_devices(Some(devices()))
         .set_pids(Some(pids))
-        .set_memory(limits.memory.map(memory))
-        .set_cpu(limits.cpu_milli.map(cpu));
+        .set_memory(limits.memory.map(|bytes| memory(bytes, limits.memory_swap)))
+        .set_cpu(limits.cpu_milli.map(cpu))
+        .set_block_io(block_io(limits));
     resources
 }
 
-/// Memory and swap together are as much as memory alone: no swap.
-fn memory(bytes: u64) -> oci::LinuxMemory {
+/// Unless asked for otherwise memory and swap together are as much as memory alone: no swap.
+fn memory(bytes: u64, swap: Option<i64>) -> oci::LinuxMemory {
     let bytes = i64::try_from(bytes).unwrap_or(i64::MAX);
     let mut memory = oci::LinuxMemory::default();
-    memory.set_limit(Some(bytes)).set_swap(Some(bytes));
+    memory.set_limit(Some(bytes)).set_swap(Some(swap.unwrap_or(bytes)));
     memory
+}
+
+fn block_io(limits: &Limits) -> Option<oci::LinuxBlockIo> {
+    if limits.read_bps.is_empty() && limits.write_bps.is_empty() {
+        return None;
+    }
+    let rates = |rates: &[DeviceRate]| {
+        let all = rates.iter().filter_map(|rate| {
+            oci::LinuxThrottleDeviceBuilder::default()
+                .major(rate.major)
+                .minor(rate.minor)
+                .rate(rate.bytes_per_second)
+                .build()
+                .ok()
+        });
+        Some(all.collect())
+    };
+    let mut block_io = oci::LinuxBlockIo::default();
+    block_io
+        .set_throttle_read_bps_device(rates(&limits.read_bps))
+        .set_throttle_write_bps_device(rates(&limits.write_bps));
+    Some(block_io)
 }
 
 fn cpu(milli: u32) -> oci::LinuxCpu {

@@ -8,6 +8,7 @@
 //! Unlike Docker's, the filter knows one architecture: a program of the 32-bit ABI of the same
 //! machine is killed at its first system call.
 
+mod by_capability;
 mod table;
 
 use std::collections::BTreeMap;
@@ -17,7 +18,9 @@ use seccompiler::{
     SeccompFilter, SeccompRule, TargetArch,
 };
 
+use super::capabilities::Granted;
 use crate::error::{Classify, ErrorKind};
+use by_capability::BY_CAPABILITY;
 use table::{ALLOWED, Syscall};
 
 /// Why there is no filter.
@@ -117,16 +120,18 @@ const CLONE3: Syscall = ("clone3", Some(435), Some(435));
 /// equals the first seen, errno included, stands (seccomp(2)). So the one that says ENOSYS comes
 /// last: it is the newest, and its ENOSYS stands before the older filter's EPERM.
 ///
+/// A capability opens the calls that are of no use without it, as in Docker's profile.
+///
 /// # Errors
 /// [`SeccompError`] on an architecture the profile has no numbers for.
-pub fn program() -> Result<Vec<BpfProgram>, SeccompError> {
+pub fn program(granted: &Granted) -> Result<Vec<BpfProgram>, SeccompError> {
     let architecture = std::env::consts::ARCH;
     let target = match architecture {
         "x86_64" => TargetArch::x86_64,
         "aarch64" => TargetArch::aarch64,
         _ => return Err(SeccompError::Architecture { architecture }),
     };
-    compile(target)
+    compile(target, granted)
 }
 
 /// Installs the filters on the calling thread, for good. It also sets no_new_privs, without which
@@ -143,7 +148,7 @@ pub fn install(programs: &[BpfProgram]) -> Result<(), SeccompError> {
     Ok(())
 }
 
-fn compile(target: TargetArch) -> Result<Vec<BpfProgram>, SeccompError> {
+fn compile(target: TargetArch, granted: &Granted) -> Result<Vec<BpfProgram>, SeccompError> {
     let mut allowed: BTreeMap<i64, Vec<SeccompRule>> =
         ALLOWED.iter().filter_map(|s| number(s, target)).map(|n| (n, Vec::new())).collect();
     for call in CONDITIONAL {
@@ -154,6 +159,10 @@ fn compile(target: TargetArch) -> Result<Vec<BpfProgram>, SeccompError> {
             SeccompRule::new(vec![SeccompCondition::new(argument, dword, operator, *value)?])
         });
         allowed.insert(number, rules.collect::<Result<_, BackendError>>()?);
+    }
+    // After the conditional ones: CAP_SYS_ADMIN takes the condition of `clone` away.
+    for (_, calls) in BY_CAPABILITY.iter().filter(|(capability, _)| granted.allows(capability)) {
+        allowed.extend(calls.iter().filter_map(|s| number(s, target)).map(|n| (n, Vec::new())));
     }
     let absent = number(&CLONE3, target).map(|n| (n, Vec::new())).into_iter().collect();
     let [eperm, enosys] =

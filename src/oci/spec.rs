@@ -7,6 +7,9 @@ use std::path::PathBuf;
 use serde::{Deserialize, Serialize};
 
 use super::digest::Digest;
+use super::secret::Secret;
+use super::security::Security;
+use super::tmpfs::Tmpfs;
 use crate::names::{ContainerName, Slug};
 
 /// A container that runs, with everything its start depends on. Two equal values start the same
@@ -34,9 +37,18 @@ pub struct Container {
     pub process: Process,
     /// Host directories and files that are seen inside.
     pub volumes: Vec<Volume>,
+    /// File systems in memory.
+    #[serde(default)]
+    pub tmpfs: Vec<Tmpfs>,
+    /// Files that are kept in memory alone.
+    #[serde(default)]
+    pub secrets: Vec<Secret>,
+    /// How it is confined.
+    #[serde(default)]
+    pub security: Security,
     /// Directories that the image declares as volumes, and that get an empty file system in memory.
     #[serde(default)]
-    pub tmpfs: Vec<PathBuf>,
+    pub image_volumes: Vec<PathBuf>,
     /// Bounds on what it may use.
     pub limits: Limits,
     /// The root file system cannot be written.
@@ -95,12 +107,34 @@ pub struct Volume {
 /// Bounds on what a container may use.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Limits {
-    /// Memory in bytes, swap included.
+    /// Memory in bytes.
     pub memory: Option<u64>,
+    /// Memory and swap together in bytes, -1 for no bound; as much as memory alone unless given.
+    #[serde(default)]
+    pub memory_swap: Option<i64>,
     /// Processes and threads.
     pub pids: Option<u32>,
     /// Processor time in thousandths of one processor.
     pub cpu_milli: Option<u32>,
+    /// How fast disks may be read.
+    #[serde(default)]
+    pub read_bps: Vec<DeviceRate>,
+    /// How fast disks may be written.
+    #[serde(default)]
+    pub write_bps: Vec<DeviceRate>,
+}
+
+/// A bound on the use of one disk.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DeviceRate {
+    /// As it was named.
+    pub device: PathBuf,
+    /// Its number's first part.
+    pub major: u32,
+    /// Its number's second part.
+    pub minor: u32,
+    /// In bytes.
+    pub bytes_per_second: u64,
 }
 
 /// How large a log may become.

@@ -25,6 +25,9 @@ pub struct Started {
     pub started_at: String,
     /// The network namespace it was started in.
     pub netns: FileIdentity,
+    /// What the user should know of this start.
+    #[serde(default)]
+    pub notes: Vec<String>,
 }
 
 impl Started {
@@ -73,6 +76,9 @@ pub struct Ended {
     pub exit_code: i32,
     /// When, in RFC 3339.
     pub finished_at: String,
+    /// The kernel killed one of its processes because its memory ran out.
+    #[serde(default)]
+    pub oom_killed: bool,
 }
 
 /// How a container stands.
@@ -177,14 +183,14 @@ mod tests {
         assert_eq!(ContainerState::read(dir.path()).unwrap(), ContainerState::NotStarted);
         let me = ProcessIdentity::of(std::process::id().cast_signed()).unwrap();
         let netns = FileIdentity::of(Path::new("/proc/self/ns/net")).unwrap();
-        let mut started = Started { init: me, started_at: String::new(), netns };
+        let mut started = Started { init: me, started_at: String::new(), netns, notes: vec![] };
         write_started(dir.path(), &started).unwrap();
         assert!(matches!(ContainerState::read(dir.path()).unwrap(), ContainerState::Running(_)));
         started.init.start_time += 1;
         write_started(dir.path(), &started).unwrap();
         let lost = ContainerState::read(dir.path()).unwrap();
         assert_eq!(lost, ContainerState::Exited(started.clone(), None));
-        let ended = Ended { exit_code: 143, finished_at: String::new() };
+        let ended = Ended { exit_code: 143, finished_at: String::new(), oom_killed: true };
         write_ended(dir.path(), &ended).unwrap();
         let told = ContainerState::read(dir.path()).unwrap();
         assert_eq!(told, ContainerState::Exited(started, Some(ended)));

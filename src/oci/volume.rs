@@ -1,10 +1,9 @@
-//! Volumes as users write them: `SRC:DST[:ro|rw]`. Pure: whether the source exists is asked
+//! Volumes as users write them: `SRC:DST[:ro|rw][,z|Z]`. Pure: whether the source exists is asked
 //! elsewhere.
 
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
-use super::spec::Volume;
 use crate::error::{Classify, ErrorKind};
 
 /// A volume as asked for: the source is absolute but may still hold symbolic links.
@@ -16,6 +15,8 @@ pub struct VolumeArg {
     pub destination: PathBuf,
     /// It cannot be written from inside.
     pub read_only: bool,
+    /// SELinux labels were asked for (`z`, `Z`).
+    pub relabel: bool,
 }
 
 /// Why a text cannot be a volume.
@@ -67,8 +68,11 @@ pub enum VolumeError {
         /// The text.
         volume: String,
     },
-    /// Two volumes in one place.
-    #[error("two volumes have the destination {}", .destination.display())]
+    /// The host's whole file system.
+    #[error("the host's / cannot be a volume")]
+    HostRoot,
+    /// Two mounts in one place.
+    #[error("two mounts have the destination {}", .destination.display())]
     Duplicate {
         /// The destination.
         destination: PathBuf,
@@ -85,7 +89,8 @@ impl Classify for VolumeError {
             Self::Relative { part: "source", .. } => {
                 "there are no named volumes: give an absolute path of the host"
             }
-            Self::Option { .. } => "known options are ro and rw",
+            Self::HostRoot => "name the directories that are needed inside",
+            Self::Option { .. } => "known options are ro, rw, z and Z",
             _ => return None,
         };
         Some(hint.to_owned())
@@ -110,47 +115,62 @@ pub fn parse(volume: &str) -> Result<VolumeArg, VolumeError> {
     if source.is_empty() || destination.is_empty() || volume.contains('\0') {
         return Err(form());
     }
-    for (part, path) in [("source", source), ("destination", destination)] {
-        if !path.starts_with('/') {
-            let (path, volume) = (path.to_owned(), volume.to_owned());
-            return Err(VolumeError::Relative { part, path, volume });
-        }
+    if !source.starts_with('/') {
+        let (path, volume) = (source.to_owned(), volume.to_owned());
+        return Err(VolumeError::Relative { part: "source", path, volume });
     }
-    let destination = normalised(destination, volume)?;
-    if let Some(reason) = reserved(&destination) {
-        return Err(VolumeError::Reserved { destination, reason });
-    }
-    Ok(VolumeArg {
-        source: PathBuf::from(source),
-        destination,
-        read_only: read_only(options, volume)?,
-    })
+    let destination = self::destination(destination, volume)?;
+    let (read_only, relabel) = self::options(options, volume)?;
+    Ok(VolumeArg { source: PathBuf::from(source), destination, read_only, relabel })
 }
 
-/// Checks that no two volumes have one destination.
+/// A place inside that something may be mounted on; `text` is what it is a part of.
+///
+/// # Errors
+/// [`VolumeError`] if it is relative, has a `..` in it, or is needed for something else.
+pub fn destination(path: &str, text: &str) -> Result<PathBuf, VolumeError> {
+    if !path.starts_with('/') || path.contains('\0') {
+        let (path, volume) = (path.to_owned(), text.to_owned());
+        return Err(VolumeError::Relative { part: "destination", path, volume });
+    }
+    let destination = normalised(path, text)?;
+    check_place(&destination)?;
+    Ok(destination)
+}
+
+/// Refuses a place inside that is needed for something else.
+///
+/// # Errors
+/// [`VolumeError::Reserved`].
+pub fn check_place(destination: &Path) -> Result<(), VolumeError> {
+    match reserved(destination) {
+        Some(reason) => Err(VolumeError::Reserved { destination: destination.to_owned(), reason }),
+        None => Ok(()),
+    }
+}
+
+/// Checks that no two mounts have one destination: one would hide the other.
 ///
 /// # Errors
 /// [`VolumeError::Duplicate`].
-pub fn check(volumes: &[VolumeArg]) -> Result<(), VolumeError> {
+pub fn check<'a>(destinations: impl IntoIterator<Item = &'a Path>) -> Result<(), VolumeError> {
     let mut seen = BTreeSet::new();
-    match volumes.iter().find(|v| !seen.insert(&v.destination)) {
-        Some(twice) => Err(VolumeError::Duplicate { destination: twice.destination.clone() }),
+    match destinations.into_iter().find(|d| !seen.insert(*d)) {
+        Some(twice) => Err(VolumeError::Duplicate { destination: twice.to_owned() }),
         None => Ok(()),
     }
 }
 
 /// Where an image's own volumes (`VOLUME`) get a file system: cleaned, sorted, each once. Left out is
-/// what a volume of the user's covers or lies in, what lies in another one of the image's, and what
+/// what a mount of the user's covers or lies in, what lies in another one of the image's, and what
 /// no mount may touch.
-pub fn of_image(declared: &[String], taken: &[Volume]) -> Vec<PathBuf> {
+pub fn of_image(declared: &[String], taken: &[PathBuf]) -> Vec<PathBuf> {
     let mut places: Vec<PathBuf> = declared.iter().map(|text| cleaned(text)).collect();
     // A directory comes before what is in it.
     places.sort();
     let mut kept: Vec<PathBuf> = Vec::new();
     for place in places {
-        let covered = |volume: &Volume| {
-            place.starts_with(&volume.destination) || volume.destination.starts_with(&place)
-        };
+        let covered = |there: &PathBuf| place.starts_with(there) || there.starts_with(&place);
         let nested = kept.iter().any(|outer| place.starts_with(outer));
         if !nested && reserved(&place).is_none() && !taken.iter().any(covered) {
             kept.push(place);
@@ -190,12 +210,14 @@ fn normalised(destination: &str, volume: &str) -> Result<PathBuf, VolumeError> {
     Ok(path)
 }
 
-fn read_only(options: &str, volume: &str) -> Result<bool, VolumeError> {
-    let (mut ro, mut rw) = (false, false);
+/// Whether it is read-only, and whether SELinux labels are wanted.
+fn options(options: &str, volume: &str) -> Result<(bool, bool), VolumeError> {
+    let (mut ro, mut rw, mut relabel) = (false, false, false);
     for option in options.split(',').filter(|_| !options.is_empty()) {
         match option {
             "ro" => ro = true,
             "rw" => rw = true,
+            "z" | "Z" => relabel = true,
             _ => {
                 let (option, volume) = (option.to_owned(), volume.to_owned());
                 return Err(VolumeError::Option { option, volume });
@@ -205,7 +227,7 @@ fn read_only(options: &str, volume: &str) -> Result<bool, VolumeError> {
     if ro && rw {
         return Err(VolumeError::Contradiction { volume: volume.to_owned() });
     }
-    Ok(ro)
+    Ok((ro, relabel))
 }
 
 /// What the runtime makes in `/dev` after the volumes are mounted: it would fail on a volume, or
@@ -241,7 +263,12 @@ mod tests {
     use super::*;
 
     fn volume(source: &str, destination: &str, read_only: bool) -> VolumeArg {
-        VolumeArg { source: source.into(), destination: destination.into(), read_only }
+        VolumeArg {
+            source: source.into(),
+            destination: destination.into(),
+            read_only,
+            relabel: false,
+        }
     }
 
     #[test]
@@ -283,22 +310,20 @@ mod tests {
 
     #[test]
     fn an_unknown_option_is_named() {
-        for (text, name) in [("/a:/b:z", "z"), ("/a:/b:ro,rshared", "rshared"), ("/a:/b:ro,", "")] {
+        for (text, name) in [("/a:/b:x", "x"), ("/a:/b:ro,rshared", "rshared"), ("/a:/b:ro,", "")] {
             match parse(text) {
                 Err(VolumeError::Option { option, .. }) => assert_eq!(option, name, "{text}"),
                 other => panic!("{text}: {other:?}"),
             }
         }
+        let relabelled = parse("/a:/b:ro,Z").unwrap();
+        assert_eq!(relabelled, VolumeArg { relabel: true, ..volume("/a", "/b", true) });
         assert!(matches!(parse("/a:/b:ro,rw"), Err(VolumeError::Contradiction { .. })));
     }
 
     #[test]
     fn an_images_volumes_leave_the_users_alone() {
-        let taken = ["/srv/x", "/given"].map(|destination| Volume {
-            source: "/s".into(),
-            destination: destination.into(),
-            read_only: false,
-        });
+        let taken = ["/srv/x", "/given"].map(PathBuf::from);
         let declared = [
             "/var/lib/db",
             "var/cache/../log/",
@@ -342,12 +367,12 @@ mod tests {
 
     #[test]
     fn duplicates_are_found_after_normalisation() {
-        let parsed = |texts: &[&str]| texts.iter().map(|t| parse(t).unwrap()).collect::<Vec<_>>();
-        assert_eq!(check(&parsed(&["/a:/b", "/a:/b/c"])), Ok(()));
+        let check = |texts: &[&str]| {
+            let parsed: Vec<_> = texts.iter().map(|t| parse(t).unwrap().destination).collect();
+            super::check(parsed.iter().map(PathBuf::as_path))
+        };
+        assert_eq!(check(&["/a:/b", "/a:/b/c"]), Ok(()));
         let destination = PathBuf::from("/b");
-        assert_eq!(
-            check(&parsed(&["/a:/b", "/c:/b/"])),
-            Err(VolumeError::Duplicate { destination })
-        );
+        assert_eq!(check(&["/a:/b", "/c:/b/"]), Err(VolumeError::Duplicate { destination }));
     }
 }

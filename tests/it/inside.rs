@@ -1,5 +1,8 @@
 //! What a bundle is from inside, for its first process and for `exec` alike.
 
+mod hardening;
+mod limits;
+mod mounts;
 mod volumes;
 
 use std::collections::BTreeMap;

@@ -37,6 +37,7 @@ mod port_lookup;
 mod promises;
 mod registry;
 mod reload;
+mod specification;
 mod start_stop;
 mod store;
 mod up_down;

@@ -27,7 +27,7 @@ use crate::oci::rootfs::Rootfs;
 use crate::oci::runtime::{self, Bond, Streams};
 use crate::oci::runtime_error::RuntimeError;
 use crate::oci::user::ResolvedUser;
-use crate::oci::{cgroup, identity, process, runtime_spec, terminal};
+use crate::oci::{apparmor, cgroup, identity, process, runtime_spec, terminal};
 
 /// The exit code for carboy's own fault, as Docker's.
 const OWN_FAULT: i32 = 125;
@@ -74,6 +74,9 @@ struct Command {
 
 fn start(order: &ExecOrder) -> Result<Command, RuntimeError> {
     let ExecOrder { container, started, request } = order;
+    let mut container = container.clone();
+    container.security.apparmor = apparmor::effective(container.security.apparmor.as_deref());
+    let container = &container;
     let name = container.name.as_str();
     let not_running = || RuntimeError::NotRunning { container: name.to_owned() };
     let rootfs = Rootfs::of_process(started.init.pid)?;

@@ -29,7 +29,7 @@ use crate::oci::runtime::{self, Streams};
 use crate::oci::runtime_error::RuntimeError;
 use crate::oci::spec::Container;
 use crate::oci::status::{self, Ended, FileIdentity, Started};
-use crate::oci::{cgroup, etc_files, process, runtime_spec, user};
+use crate::oci::{apparmor, cgroup, etc_files, process, runtime_spec, secrets, usage, user};
 
 /// The file a monitor holds locked for its whole life.
 pub(crate) const LOCK_FILE: &str = "monitor.lock";
@@ -151,9 +151,10 @@ fn start(request: &StartRequest) -> Result<Running, RuntimeError> {
             .at("chown a pipe for", &container.state)?;
     }
     let streams = Streams { stdin: runtime::null()?, stdout: stdout_write, stderr: stderr_write };
-    let init = runtime::start(container, env, &spec, streams)?;
+    let (init, note) = runtime::start(container, env, &spec, streams)?;
     let netns = FileIdentity::of(&container.netns)?;
-    let started = Started { init: identity(container, init)?, started_at: now(), netns };
+    let notes = note.into_iter().collect();
+    let started = Started { init: identity(container, init)?, started_at: now(), netns, notes };
     status::write_started(&container.state, &started)?;
     Ok(Running { started, init, stdout, stderr, log, feed })
 }
@@ -215,17 +216,19 @@ fn prepare(request: &StartRequest) -> Result<Prepared, RuntimeError> {
             rootfs.write(Path::new(path), &content)?;
         }
     }
-    for i in 0..container.volumes.len() {
-        container.volumes[i].destination = rootfs.volume_target(&container.volumes[i])?;
-    }
+    secrets::fill(&mut container, &request.secrets)?;
+    let user = resolve_user(&rootfs, &container, &container.process.user)?;
+    let secrets = secrets::mount(&container, &user)?;
+    container.volumes.extend(secrets);
+    rootfs.place_mounts(&mut container)?;
     let cwd = rootfs.make_working_dir(Path::new(&container.process.cwd))?;
     container.process.cwd = cwd.to_string_lossy().into_owned();
+    container.security.apparmor = apparmor::effective(container.security.apparmor.as_deref());
     // After all that is made in the root file system: nothing of it is hidden.
     let mut tmpfs = Vec::new();
-    for inside in &container.tmpfs {
+    for inside in &container.image_volumes {
         tmpfs.extend(rootfs.tmpfs_place(inside)?);
     }
-    let user = resolve_user(&rootfs, &container, &container.process.user)?;
     let cgroup = runtime::cgroups_path(&container);
     let mount_point = Rootfs::mount_point(&container);
     let mut spec = runtime_spec::build(&container, &user, &cgroup, &mount_point)
@@ -278,7 +281,8 @@ impl Running {
         self.copy_output(handle.as_ref());
         self.log.tell(&now());
         let exit_code = wait_code(self.init);
-        let ended = Ended { exit_code, finished_at: now() };
+        let oom_killed = usage::oom_killed(&container.name);
+        let ended = Ended { exit_code, finished_at: now(), oom_killed };
         match status::write_ended(&container.state, &ended) {
             Ok(()) => 0,
             // The directory went with `down`: nobody asks any more.

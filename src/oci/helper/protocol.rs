@@ -53,6 +53,10 @@ pub(crate) struct StartRequest {
     pub(crate) surroundings: Surroundings,
     /// Which start this is: the container's directory must be for the same.
     pub(crate) start_id: String,
+    /// The contents of the container's secrets, in their order and in base64: they are no part of
+    /// the container where it is written down.
+    #[serde(default)]
+    pub(crate) secrets: Vec<String>,
 }
 
 /// What a command in a running container is.

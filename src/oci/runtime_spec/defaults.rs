@@ -24,6 +24,11 @@ pub(super) const MOUNTS: &[(&str, &str, &[&str])] = &[
     ("/dev/shm", "tmpfs", &["nosuid", "noexec", "nodev", "mode=1777", "size=65536k"]),
 ];
 
+/// How volumes are mounted, whatever lies below the topmost mount included: device nodes and
+/// set-user-id files of the host's directories have no effect inside.
+pub(super) const VOLUME_OPTIONS: &[&str] =
+    &["rbind", "rprivate", "nosuid", "nodev", "rnosuid", "rnodev"];
+
 /// Hidden, for they tell of the host or of other containers. Those a kernel lacks are passed over
 /// by the runtime.
 pub(super) const MASKED_PATHS: &[&str] = &[

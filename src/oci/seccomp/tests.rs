@@ -102,8 +102,10 @@ fn number_elsewhere(name: &str, target: TargetArch) -> Option<i64> {
 
 #[test]
 fn every_number_agrees_with_an_independent_table() {
+    let opened = BY_CAPABILITY.iter().flat_map(|(_, calls)| calls.iter());
+    let all: Vec<&Syscall> = all().chain(opened).collect();
     for (target, architecture) in TARGETS {
-        for syscall in all() {
+        for syscall in all.iter().copied() {
             let (ours, theirs) = (number(syscall, target), number_elsewhere(syscall.0, target));
             if NEWER.contains(&syscall.0) {
                 // From 424 on the kernel numbers them alike everywhere.
@@ -163,9 +165,28 @@ fn what_opens_the_kernel_is_not_on_the_list() {
 }
 
 #[test]
+fn a_capability_opens_its_calls_and_no_others() {
+    let names: BTreeSet<_> = ALLOWED.iter().map(|s| s.0).collect();
+    for (capability, calls) in BY_CAPABILITY {
+        let granted = Granted {
+            root: [(*capability).to_owned()].into_iter().collect(),
+            everyone: BTreeSet::new(),
+        };
+        assert!(!Granted::default().allows(capability), "{capability}");
+        assert!(calls.iter().all(|call| !names.contains(call.0)), "{capability}");
+        for (target, architecture) in TARGETS {
+            let opened = calls.iter().any(|call| number(call, target).is_some());
+            let length = |granted: &Granted| compile(target, granted).unwrap()[0].len();
+            let grown = length(&granted) != length(&Granted::default());
+            assert_eq!(grown, opened, "{capability} on {architecture}");
+        }
+    }
+}
+
+#[test]
 fn both_architectures_compile() {
     for (target, architecture) in TARGETS {
-        let programs = compile(target).unwrap();
+        let programs = compile(target, &Granted::default()).unwrap();
         assert_eq!(programs.len(), 2, "{architecture}");
         assert!(programs[0].len() > 1000, "{architecture}: {}", programs[0].len());
         // BPF_MAXINSNS of linux/bpf_common.h.
@@ -175,7 +196,7 @@ fn both_architectures_compile() {
 
 /// Runs `calls` on a thread of its own under the filter.
 fn filtered<T: Send + 'static>(calls: impl FnOnce() -> T + Send + 'static) -> T {
-    let programs = program().unwrap();
+    let programs = program(&Granted::default()).unwrap();
     thread::spawn(move || {
         install(&programs).unwrap();
         calls()
