@@ -13,6 +13,7 @@ use crate::error::{Classify, ErrorKind};
 use crate::names::Slug;
 use crate::oci::limits::{self, LimitError};
 use crate::oci::process::{self, Overrides, ProcessError};
+use crate::oci::restart::{self, RestartPolicyError};
 use crate::oci::signal::{self, SignalError};
 use crate::oci::spec::{Container, ImageRef, Limits, Volume};
 use crate::oci::volume::{self, VolumeArg, VolumeError};
@@ -48,6 +49,9 @@ pub enum LaunchError {
     /// The image's stop signal.
     #[error(transparent)]
     Signal(#[from] SignalError),
+    /// The restart policy.
+    #[error(transparent)]
+    Restart(#[from] RestartPolicyError),
     /// A daemon that the image does not have.
     #[error("the image has no daemon {name:?}; it has {known}")]
     UnknownDaemon {
@@ -86,6 +90,7 @@ impl Classify for LaunchError {
             Self::Volume(e) => e.kind(),
             Self::Limit(e) => e.kind(),
             Self::Signal(e) => e.kind(),
+            Self::Restart(e) => e.kind(),
             Self::UnknownDaemon { .. } | Self::ImageVolumes { .. } => ErrorKind::Invalid,
             Self::NoVolumeSource { .. } => ErrorKind::NotFound,
             Self::VolumeSource { .. } => ErrorKind::Failed,
@@ -98,6 +103,7 @@ impl Classify for LaunchError {
             Self::Volume(e) => e.hint(),
             Self::Limit(e) => e.hint(),
             Self::Signal(e) => e.hint(),
+            Self::Restart(e) => e.hint(),
             Self::NoVolumeSource { .. } => {
                 Some("carboy makes no directory on the host: create it first".to_owned())
             }
@@ -178,6 +184,7 @@ pub(crate) fn container(
         read_only: options.run.read_only,
         init: options.run.init,
         stop_signal,
+        restart: restart::parse(options.run.restart.as_deref().unwrap_or("no"))?,
         labels: options.run.labels.clone(),
     };
     Ok((container, unset.iter().map(|name| process::left_out(name)).collect()))
@@ -275,6 +282,7 @@ pub(crate) fn differences(there: &Container, wanted: &Container) -> Vec<String> 
     differ("limits", limit_list(&there.limits), limit_list(&wanted.limits));
     differ("read-only root", there.read_only.to_string(), wanted.read_only.to_string());
     differ("init", there.init.to_string(), wanted.init.to_string());
+    differ("restart policy", there.restart.to_string(), wanted.restart.to_string());
     differ("labels", format!("{:?}", there.labels), format!("{:?}", wanted.labels));
     let variables = differing_variables(&there.process.env, &wanted.process.env);
     if !variables.is_empty() {

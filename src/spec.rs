@@ -218,6 +218,9 @@ pub struct RunOptions {
     pub read_only: bool,
     /// A small init is PID 1.
     pub init: bool,
+    /// Whether it is started again when it ends of its own accord: `no` unless given, `always`,
+    /// `on-failure`, `on-failure:N`.
+    pub restart: Option<String>,
     /// When the image is fetched from its registry.
     pub pull: PullPolicy,
 }

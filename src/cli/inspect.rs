@@ -60,5 +60,6 @@ fn launch(container: &Container, show_secrets: bool) -> Value {
         "read_only": container.read_only,
         "init": container.init,
         "stop_signal": container.stop_signal,
+        "restart": container.restart.to_string(),
     })
 }

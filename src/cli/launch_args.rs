@@ -77,6 +77,9 @@ pub(super) struct LaunchArgs {
     /// Run a small init as PID 1, which reaps and passes on signals
     #[arg(long)]
     init: bool,
+    /// Start it again when it ends by itself: no, on-failure[:N], always (unless-stopped is the same)
+    #[arg(long, value_name = "POLICY")]
+    restart: Option<String>,
 }
 
 impl LaunchArgs {
@@ -99,6 +102,7 @@ impl LaunchArgs {
             labels,
             read_only: self.read_only,
             init: self.init,
+            restart: self.restart,
             pull: PullPolicy::default(),
         };
         Ok(LaunchOptions {

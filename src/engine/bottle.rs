@@ -12,6 +12,7 @@ use crate::STOP_GRACE;
 use crate::host::KernelHost;
 use crate::launch;
 use crate::names::{ContainerName, Slug};
+use crate::oci::container;
 use crate::oci::spec::{Container, ImageRef};
 use crate::oci::status::ContainerState;
 use crate::plan::BottleView;
@@ -289,5 +290,7 @@ fn readable<T>(record: Result<Option<T>, StateError>) -> Result<Option<T>, Error
 
 fn is_running(record: Option<&BundleRecord>) -> Result<bool, Error> {
     let Some(container) = record.and_then(BundleRecord::container) else { return Ok(false) };
-    Ok(matches!(ContainerState::read(&container.state)?, ContainerState::Running(_)))
+    let running = matches!(ContainerState::read(&container.state)?, ContainerState::Running(_));
+    // One that its restart policy is about to start again is as good as running.
+    Ok(running || container::is_restarting(container)?)
 }

@@ -11,6 +11,7 @@ use crate::host::KernelHost;
 use crate::launch::{self, LaunchImage, Place};
 use crate::names::{ContainerName, Slug};
 use crate::net::port_rules;
+use crate::oci::container as oci_container;
 use crate::oci::helper::{ExecRequest, ExecStreams};
 use crate::oci::spec::{Container, ImageRef, Limits, Process};
 use crate::oci::status::{ContainerState, Started};
@@ -26,6 +27,10 @@ use crate::state::{BundleRecord, Phase, StateError};
 const RESOLV_CONF: &str = "/etc/resolv.conf";
 /// Where systemd-resolved keeps the real servers, if the host's file names its stub.
 const RESOLVED_CONF: &str = "/run/systemd/resolve/resolv.conf";
+
+/// What became of a bundle whose monitor was killed.
+const TAKEN_OVER: &str = "the bundle's monitor had been killed; another one took over, and its output goes \
+     on without a gap, but how this run ends will not be known";
 
 /// A bundle that was started.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -172,6 +177,9 @@ impl Engine {
     ) -> Result<Placed, Error> {
         let name = container.name.clone();
         let state = container.state.clone();
+        if old.is_some() && oci_container::is_orphaned(&container)? {
+            notes.push(TAKEN_OVER.to_owned());
+        }
         let (resolv_conf, note) = resolv_conf(container.internal);
         host.resolv_conf = resolv_conf;
         let mut record = BundleRecord {
@@ -306,6 +314,7 @@ impl Engine {
             init: false,
             ready_ports: Vec::new(),
             stop_signal: libc::SIGTERM,
+            restart: crate::oci::restart::RestartPolicy::No,
             labels: std::collections::BTreeMap::new(),
             storage: self.config.storage(name),
             state: plan::run_dir(&self.config.state, name),

@@ -26,7 +26,8 @@ impl Engine {
             let mut pause = Duration::from_micros(200);
             while let Err(refusal) = TcpStream::connect_timeout(&address, ATTEMPT) {
                 let status = self.inspect(&view.slug)?;
-                if status.state != BottleState::Running {
+                // One that is started again by its policy may yet be.
+                if !matches!(status.state, BottleState::Running | BottleState::Restarting) {
                     return Err(Error::EndedEarly {
                         slug: view.slug.to_string(),
                         exit_code: status.exit_code,

@@ -13,7 +13,7 @@ use crate::oci::log::{LOG_FILE, LogReader};
 use crate::oci::runtime_spec::DEFAULT_PIDS;
 use crate::oci::spec::{Container, ImageRef};
 use crate::oci::status::ContainerState;
-use crate::oci::{cgroup, spec::Limits};
+use crate::oci::{cgroup, container, life, spec::Limits};
 use crate::plan::BottleView;
 use crate::resource::Resource;
 use crate::spec::{NetworkAddresses, NetworkAddresses6, NetworkSpec};
@@ -36,6 +36,8 @@ pub enum BottleState {
     Created,
     /// It runs.
     Running,
+    /// It has ended, and is about to be started again.
+    Restarting,
     /// It has ended.
     Exited,
     /// There is a network, and no container.
@@ -47,6 +49,7 @@ impl std::fmt::Display for BottleState {
         f.write_str(match self {
             Self::Created => "created",
             Self::Running => "running",
+            Self::Restarting => "restarting",
             Self::Exited => "exited",
             Self::Absent => "absent",
         })
@@ -71,6 +74,8 @@ pub struct BottleStatus {
     pub started_at: Option<String>,
     /// When it ended, in RFC 3339.
     pub finished_at: Option<String>,
+    /// How often its restart policy started it again.
+    pub restarts: u32,
     /// The newest log file.
     pub log_path: Option<PathBuf>,
     /// What it was started with. Environment values are in it.
@@ -204,11 +209,13 @@ impl Engine {
             exit_code: None,
             started_at: None,
             finished_at: None,
+            restarts: 0,
             log_path: container.map(|c| log_dir(c).join(LOG_FILE)),
             container: container.cloned(),
             limits: container.map(|c| in_force(&c.limits)).transpose()?,
         };
         if let Some(container) = container {
+            status.restarts = life::read_restarts(&container.state)?.count;
             match ContainerState::read(&container.state)? {
                 ContainerState::NotStarted => status.state = BottleState::Created,
                 ContainerState::Running(started) => {
@@ -217,7 +224,12 @@ impl Engine {
                     status.started_at = Some(started.started_at);
                 }
                 ContainerState::Exited(started, ended) => {
-                    status.state = BottleState::Exited;
+                    let waits =
+                        container::is_restarting(container)? && container::is_watched(container)?;
+                    status.state = match waits {
+                        true => BottleState::Restarting,
+                        false => BottleState::Exited,
+                    };
                     status.started_at = Some(started.started_at);
                     status.exit_code = ended.as_ref().map(|e| e.exit_code);
                     status.finished_at = ended.map(|e| e.finished_at);

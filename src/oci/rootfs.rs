@@ -12,17 +12,19 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, PermissionsExt, chown};
 use std::path::{Component, Path, PathBuf};
+use std::time::{Duration, Instant};
 
 use rustix::fs::{AtFlags, CWD, FileType, Mode, OFlags, ResolveFlags};
 use rustix::io::Errno;
 use rustix::mount::{
-    FsMountFlags, FsOpenFlags, MountAttrFlags, MountFlags, MoveMountFlags, fsconfig_create,
-    fsconfig_set_flag, fsconfig_set_string, fsmount, fsopen, move_mount,
+    FsMountFlags, FsOpenFlags, MountAttrFlags, MountFlags, MoveMountFlags, UnmountFlags,
+    fsconfig_create, fsconfig_set_flag, fsconfig_set_string, fsmount, fsopen, move_mount,
 };
 
 use super::runtime_error::RuntimeError;
 use super::runtime_spec::TmpfsPlace;
 use super::spec::{Container, Volume};
+use crate::fsutil;
 
 /// Opens a root file system and prepares it.
 #[derive(Debug)]
@@ -42,7 +44,8 @@ impl Rootfs {
         container.state.join("rootfs")
     }
 
-    /// Mounts the container's layers with a new writable directory on top.
+    /// Mounts the container's layers with the writable directory on top, a new one unless it is
+    /// there.
     ///
     /// # Errors
     /// [`RuntimeError::Rootfs`] that names the step.
@@ -50,21 +53,29 @@ impl Rootfs {
         let path = Self::mount_point(container);
         let upper = container.storage.join("upper");
         let work = container.storage.join("work");
+        // What overlayfs keeps there is of one mount, which is gone; of a writable layer that is
+        // mounted again only what was written counts (overlayfs.rst, "Volatile mount").
+        fsutil::remove_tree(&work)?;
+        let kept = upper.is_dir();
         for directory in [&path, &upper, &work] {
+            if kept && directory == &upper {
+                continue;
+            }
             fs::DirBuilder::new()
                 .mode(0o755)
                 .create(directory)
                 .map_err(failed("create", directory))?;
         }
         // The writable directory's own attributes are those of `/` inside.
-        if let Some(top) = container.layers.last() {
+        if let Some(top) = container.layers.last().filter(|_| !kept) {
             let of_image = fs::metadata(top).map_err(failed("stat", top))?;
             chown(&upper, Some(of_image.uid()), Some(of_image.gid()))
                 .map_err(failed("chown", &upper))?;
             let mode = fs::Permissions::from_mode(of_image.mode() & 0o7777);
             fs::set_permissions(&upper, mode).map_err(failed("chmod", &upper))?;
         }
-        overlay(&container.layers, &upper, &work, &path).map_err(|e| RuntimeError::Overlay {
+        let mounted = retry_while_busy(|| overlay(&container.layers, &upper, &work, &path));
+        mounted.map_err(|e| RuntimeError::Overlay {
             path: container.storage.clone(),
             source: e.into(),
         })?;
@@ -72,6 +83,23 @@ impl Rootfs {
         let root = rustix::fs::open(&path, flags, Mode::empty())
             .map_err(|e| failed("open", &path)(e.into()))?;
         Ok(Self { path, root })
+    }
+
+    /// Unmounts the root file system of a run that has ended, so that it can be mounted again.
+    ///
+    /// # Errors
+    /// [`RuntimeError::Rootfs`].
+    pub(crate) fn release(container: &Container) -> Result<(), RuntimeError> {
+        let path = Self::mount_point(container);
+        match rustix::mount::unmount(&path, UnmountFlags::DETACH) {
+            // A monitor that took over from another has not mounted it.
+            Ok(()) | Err(Errno::INVAL | Errno::NOENT) => {}
+            Err(e) => return Err(failed("unmount", &path)(e.into())),
+        }
+        match fs::remove_dir(&path) {
+            Err(e) if e.kind() != io::ErrorKind::NotFound => Err(failed("remove", &path)(e)),
+            _ => Ok(()),
+        }
     }
 
     /// The root file system of a process that runs in it.
@@ -278,6 +306,21 @@ fn create(
     let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
     rustix::fs::openat(directory, name, flags, Mode::from(0o644))
         .map_err(|e| failed("create", inside)(e.into()))
+}
+
+/// The mount of the run before goes with its last process, a moment after that is dead; until then
+/// some kernels do not give its writable layer to another mount (`index=on`).
+fn retry_while_busy(mut mount: impl FnMut() -> Result<(), Errno>) -> Result<(), Errno> {
+    const PATIENCE: Duration = Duration::from_secs(2);
+    let deadline = Instant::now() + PATIENCE;
+    loop {
+        match mount() {
+            Err(Errno::BUSY) if Instant::now() < deadline => {
+                std::thread::sleep(Duration::from_millis(5));
+            }
+            other => return other,
+        }
+    }
 }
 
 /// Joins the layers, the lowest first in `layers`, and mounts the result.

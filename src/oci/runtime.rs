@@ -93,6 +93,15 @@ pub(crate) fn start(
     pid.ok_or_else(|| RuntimeError::HelperDied { container: name.to_owned() })
 }
 
+/// Removes what the runtime keeps of a container that has ended, so that it can be started again.
+///
+/// # Errors
+/// What the file system said.
+pub(crate) fn forget(container: &Container) -> Result<(), RuntimeError> {
+    fsutil::remove_tree(&runtime_root(container))?;
+    Ok(())
+}
+
 /// Runs a command in the running container; it is a child of this process. Returns its pid when
 /// its program runs.
 ///

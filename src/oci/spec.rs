@@ -7,6 +7,7 @@ use std::path::PathBuf;
 use serde::{Deserialize, Serialize};
 
 use super::digest::Digest;
+use super::restart::RestartPolicy;
 use crate::names::{ContainerName, Slug};
 
 /// A container that runs, with everything its start depends on. Two equal values start the same
@@ -47,6 +48,9 @@ pub struct Container {
     pub ready_ports: Vec<u16>,
     /// The signal that asks it to stop, from the image; SIGTERM unless it says otherwise.
     pub stop_signal: i32,
+    /// Whether it is started again when it ends of its own accord.
+    #[serde(default)]
+    pub restart: RestartPolicy,
     /// Free text for the user.
     pub labels: BTreeMap<String, String>,
     /// Where its writable layer and its log are: a directory of its own on disk.

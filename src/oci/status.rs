@@ -128,6 +128,22 @@ pub fn write_started(dir: &Path, started: &Started) -> Result<(), PathError> {
     write(&dir.join(STARTED_FILE), started)
 }
 
+/// What was written down when the container was started last.
+///
+/// # Errors
+/// What the file system said.
+pub fn read_started(dir: &Path) -> Result<Option<Started>, PathError> {
+    read(&dir.join(STARTED_FILE))
+}
+
+/// Forgets how the container ended: it is started again.
+///
+/// # Errors
+/// What the file system said.
+pub fn forget_ended(dir: &Path) -> Result<(), PathError> {
+    fsutil::remove_file(&dir.join(ENDED_FILE)).map(drop)
+}
+
 /// Writes down that the container has ended.
 ///
 /// # Errors

@@ -20,6 +20,7 @@ mod layering;
 mod library;
 mod network;
 mod registry;
+mod restart;
 mod start_stop;
 mod store;
 mod up_down;

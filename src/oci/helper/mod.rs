@@ -8,14 +8,18 @@
 mod binary;
 mod detach;
 mod exec;
+mod memory;
 pub(crate) mod monitor;
+mod output;
 mod protocol;
+mod stages;
+mod watch;
 
 use std::fs::File;
 use std::io::{self, BufReader};
 use std::os::fd::OwnedFd;
 use std::os::unix::process::CommandExt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 
 use command_fds::{CommandFdExt, FdMapping};
@@ -24,7 +28,7 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use self::binary::SealedBinary;
 pub(crate) use self::protocol::StartRequest;
 use self::protocol::{
-    EXEC_NAME, ExecOrder, MONITOR_NAME, REPORT_FD, REQUEST_FD, Report, receive, send,
+    EXEC_NAME, ExecOrder, MONITOR_NAME, Order, REPORT_FD, REQUEST_FD, Report, receive, send,
 };
 pub use self::protocol::{ExecRequest, Failure};
 use super::runtime_error::RuntimeError;
@@ -114,10 +118,23 @@ impl PreparedMonitor {
     ///
     /// # Errors
     /// What the monitor reported; nothing of the container runs then.
-    pub(crate) fn start(mut self, request: &StartRequest) -> Result<Started, RuntimeError> {
+    pub(crate) fn start(self, request: StartRequest) -> Result<Started, RuntimeError> {
+        self.order(&Order::Start(Box::new(request)))
+    }
+
+    /// Has it go on with the running container, whose directory on tmpfs is `state` and whose
+    /// monitor was killed.
+    ///
+    /// # Errors
+    /// What the monitor reported; the container runs on without one then.
+    pub(crate) fn take_over(self, state: &Path) -> Result<Started, RuntimeError> {
+        self.order(&Order::TakeOver { state: state.to_owned() })
+    }
+
+    fn order(mut self, order: &Order) -> Result<Started, RuntimeError> {
         let died = || RuntimeError::HelperDied { container: self.container.to_string() };
         let (mut to, mut from) = self.pipes.take().ok_or_else(died)?;
-        send(&mut to, request).map_err(|_| died())?;
+        send(&mut to, order).map_err(|_| died())?;
         match receive(&mut from) {
             Some(Report::Started(started)) => Ok(started),
             Some(Report::Failed(failure)) => Err(failure.into()),

@@ -1,6 +1,7 @@
 //! What is said between the library and its helper processes: JSON values, a line each.
 
 use std::io::{self, BufRead, Write};
+use std::path::PathBuf;
 
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
@@ -43,6 +44,19 @@ pub(crate) struct StartRequest {
     pub(crate) resolv_conf: String,
     /// Which start this is: the container's directory must be for the same.
     pub(crate) start_id: String,
+}
+
+/// What a monitor is to do.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub(crate) enum Order {
+    /// Start a container, and watch it.
+    Start(Box<StartRequest>),
+    /// Go on with the container whose monitor was killed.
+    TakeOver {
+        /// Its directory on tmpfs.
+        state: PathBuf,
+    },
 }
 
 /// What a command in a running container is.

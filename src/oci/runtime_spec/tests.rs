@@ -32,6 +32,7 @@ fn container() -> Container {
         read_only: false,
         init: false,
         ready_ports: Vec::new(),
+        restart: crate::oci::restart::RestartPolicy::No,
         stop_signal: libc::SIGTERM,
         labels: BTreeMap::from([("secret".into(), "label".into())]),
         storage: "/var/lib/carboy/c".into(),
