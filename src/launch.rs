@@ -11,6 +11,8 @@ use oci_spec::image::ImageConfiguration;
 use crate::config::Config;
 use crate::error::{Classify, ErrorKind};
 use crate::names::Slug;
+use crate::oci::health::{Health, HealthError};
+use crate::oci::healthcheck::Healthcheck;
 use crate::oci::limits::{self, LimitError};
 use crate::oci::process::{self, Overrides, ProcessError};
 use crate::oci::restart::{self, RestartPolicyError};
@@ -52,6 +54,9 @@ pub enum LaunchError {
     /// The restart policy.
     #[error(transparent)]
     Restart(#[from] RestartPolicyError),
+    /// The health check.
+    #[error(transparent)]
+    Health(#[from] HealthError),
     /// A daemon that the image does not have.
     #[error("the image has no daemon {name:?}; it has {known}")]
     UnknownDaemon {
@@ -91,6 +96,7 @@ impl Classify for LaunchError {
             Self::Limit(e) => e.kind(),
             Self::Signal(e) => e.kind(),
             Self::Restart(e) => e.kind(),
+            Self::Health(e) => e.kind(),
             Self::UnknownDaemon { .. } | Self::ImageVolumes { .. } => ErrorKind::Invalid,
             Self::NoVolumeSource { .. } => ErrorKind::NotFound,
             Self::VolumeSource { .. } => ErrorKind::Failed,
@@ -104,6 +110,7 @@ impl Classify for LaunchError {
             Self::Limit(e) => e.hint(),
             Self::Signal(e) => e.hint(),
             Self::Restart(e) => e.hint(),
+            Self::Health(e) => e.hint(),
             Self::NoVolumeSource { .. } => {
                 Some("carboy makes no directory on the host: create it first".to_owned())
             }
@@ -118,6 +125,7 @@ impl Classify for LaunchError {
 pub(crate) struct LaunchImage<'a> {
     pub(crate) image: ImageRef,
     pub(crate) config: &'a ImageConfiguration,
+    pub(crate) healthcheck: Option<&'a Healthcheck>,
     pub(crate) layers: Vec<PathBuf>,
     /// The init's program on the host, if one is wanted.
     pub(crate) init: Option<PathBuf>,
@@ -184,6 +192,7 @@ pub(crate) fn container(
         read_only: options.run.read_only,
         init: options.run.init,
         stop_signal,
+        health: Health::new(image.healthcheck, &options.run.health)?,
         restart: restart::parse(options.run.restart.as_deref().unwrap_or("no"))?,
         labels: options.run.labels.clone(),
     };
@@ -283,6 +292,7 @@ pub(crate) fn differences(there: &Container, wanted: &Container) -> Vec<String> 
     differ("read-only root", there.read_only.to_string(), wanted.read_only.to_string());
     differ("init", there.init.to_string(), wanted.init.to_string());
     differ("restart policy", there.restart.to_string(), wanted.restart.to_string());
+    differ("health check", format!("{:?}", there.health), format!("{:?}", wanted.health));
     differ("labels", format!("{:?}", there.labels), format!("{:?}", wanted.labels));
     let variables = differing_variables(&there.process.env, &wanted.process.env);
     if !variables.is_empty() {
@@ -363,6 +373,7 @@ mod tests {
         let image = LaunchImage {
             image: ImageRef { reference: "test".into(), digest },
             config,
+            healthcheck: None,
             layers: Vec::new(),
             init: None,
         };

@@ -194,6 +194,12 @@ impl Prefix {
     pub fn container(&self, slug: &Slug) -> ContainerName {
         ContainerName(format!("{self}-sidecars-{slug}"))
     }
+
+    /// The bottle whose network has this name; `None` if it is no bottle's of this prefix.
+    pub fn slug_of_network(&self, name: &NetworkName) -> Option<Slug> {
+        let prefix = format!("{self}-bundle-");
+        name.as_str().strip_prefix(&prefix).and_then(|slug| Slug::new(slug).ok())
+    }
 }
 
 /// What every bridge's name begins with; the firewall matches it.

@@ -9,6 +9,8 @@ use serde::{Deserialize, Serialize};
 use crate::error::{Classify, ErrorKind};
 use crate::names::{IfName, NetworkName, Slug};
 use crate::net::policy::NetworkPolicy;
+pub use crate::oci::health::HealthOptions;
+pub use crate::readiness::Readiness;
 pub use crate::spec6::{AddressError6, NetworkAddresses6};
 
 /// The smallest network: its own address, the gateway, the bundle and the broadcast address.
@@ -221,6 +223,10 @@ pub struct RunOptions {
     /// Whether it is started again when it ends of its own accord: `no` unless given, `always`,
     /// `on-failure`, `on-failure:N`.
     pub restart: Option<String>,
+    /// How its health is checked.
+    pub health: HealthOptions,
+    /// What `up` waits for before it returns.
+    pub ready: Readiness,
     /// When the image is fetched from its registry.
     pub pull: PullPolicy,
 }

@@ -3,11 +3,12 @@
 use std::collections::BTreeMap;
 use std::net::{Ipv4Addr, Ipv6Addr};
 
-use carboy::spec::{LimitOptions, PullPolicy};
+use carboy::spec::{LimitOptions, PullPolicy, Readiness};
 use carboy::{BottleSpec, LaunchOptions, RunOptions, Slug};
 use clap::Args;
 
 use super::exit::Failure;
+use super::health_args::HealthArgs;
 use super::network_args::NetworkArgs;
 
 /// The image every bottle runs unless another is named.
@@ -80,6 +81,8 @@ pub(super) struct LaunchArgs {
     /// Start it again when it ends by itself: no, on-failure[:N], always (unless-stopped is the same)
     #[arg(long, value_name = "POLICY")]
     restart: Option<String>,
+    #[command(flatten)]
+    health: HealthArgs,
 }
 
 impl LaunchArgs {
@@ -103,6 +106,8 @@ impl LaunchArgs {
             read_only: self.read_only,
             init: self.init,
             restart: self.restart,
+            health: self.health.options(),
+            ready: Readiness::default(),
             pull: PullPolicy::default(),
         };
         Ok(LaunchOptions {

@@ -2,8 +2,10 @@
 //! that knows exit codes.
 
 mod down;
+mod events;
 mod exec;
 mod exit;
+mod health_args;
 mod image;
 mod inspect;
 mod launch_args;
@@ -48,6 +50,7 @@ enum Verb {
     Stop(stop::Args),
     Exec(exec::Args),
     Logs(logs::Args),
+    Events(events::Args),
     Ps(ps::Args),
     Inspect(inspect::Args),
     Network(network::Args),
@@ -93,6 +96,7 @@ impl Verb {
             Self::Stop(args) => args.run(engine, output),
             Self::Exec(args) => args.run(engine, output),
             Self::Logs(args) => args.run(engine, output),
+            Self::Events(args) => args.run(engine, output),
             Self::Ps(args) => args.run(engine, output),
             Self::Inspect(args) => args.run(engine, output),
             Self::Network(args) => args.run(engine, output),

@@ -36,6 +36,9 @@ fn row(bottle: &BottleStatus) -> Vec<String> {
     if bottle.restarts > 0 {
         state.push_str(&format!(", {}x restarted", bottle.restarts));
     }
+    if let (BottleState::Running, Some(health)) = (bottle.state, &bottle.health) {
+        state.push_str(&format!(", {}", health.status.name()));
+    }
     let image = bottle.image.as_ref().map_or("-", |i| i.reference.as_str());
     // Seconds are enough for people.
     let started = bottle.started_at.as_deref().map_or("-", |t| t.split('.').next().unwrap_or(t));

@@ -13,6 +13,7 @@ use crate::host::KernelHost;
 use crate::launch;
 use crate::names::{ContainerName, Slug};
 use crate::oci::container;
+use crate::oci::events::EventKind;
 use crate::oci::spec::{Container, ImageRef};
 use crate::oci::status::ContainerState;
 use crate::plan::BottleView;
@@ -129,8 +130,11 @@ impl Engine {
         let released = self.release_both(&request.name, &name, locks);
         let (mut report, ready_ports) = settle(result, released)?;
         // Without the locks: `down` need not wait for daemons that never come.
-        self.await_ready(&report.plan.view, &ready_ports)?;
+        self.await_wanted(&report.plan.view, &spec.options.run.ready, &ready_ports)?;
         report.plan.notes.extend(self.check_alive(&spec.slug)?);
+        if report.changed {
+            self.tell(&spec.slug, EventKind::Ready, None);
+        }
         Ok(report)
     }
 

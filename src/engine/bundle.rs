@@ -157,8 +157,9 @@ impl Engine {
         let options = wish.options;
         let init = if options.run.init { Some(self.init_program(wish.embedded)?) } else { None };
         let reference = ImageRef { reference: image.reference, digest: image.digest };
-        let (config, layers) = (&image.config, image.layers);
-        let image = LaunchImage { image: reference, config, layers, init };
+        let (config, healthcheck) = (&image.config, image.healthcheck.as_ref());
+        let image =
+            LaunchImage { image: reference, config, healthcheck, layers: image.layers, init };
         let made = launch::container(&self.config, wish.slug, place, image, options, inherited)?;
         check_controllers(&made.0.limits)?;
         check_file_system(&self.config.root)?;
@@ -203,6 +204,9 @@ impl Engine {
                 record.phase = Phase::Done;
                 self.state.write_bundle(&name, &record)?;
                 notes.extend(note);
+            }
+            if expect == Expect::Existing {
+                self.tell_drift(&record.slug, transaction.changes());
             }
             match ContainerState::read(&state)? {
                 // One that has ended since was started all the same: `up` looks again.
@@ -268,9 +272,21 @@ impl Engine {
             Err(StateError::Unreadable { .. }) => (true, self.presumed_bundle(name, slug)?),
             Err(e) => return Err(e.into()),
         };
+        let container = resources.iter().find_map(|resource| match resource {
+            Resource::Container(container) => {
+                Some((container.slug.clone(), container.state.clone()))
+            }
+            _ => None,
+        });
+        let ran = container.as_ref().is_some_and(|(_, state)| {
+            matches!(ContainerState::read(state), Ok(ContainerState::Running(_)))
+        });
         host.grace = grace;
         let report = reconcile::remove(host, &resources);
         host.grace = Duration::ZERO;
+        if let Some((slug, _)) = container {
+            self.tell_removal(&slug, &report.removed, ran);
+        }
         if !report.errors.is_empty() {
             return Err(Error::Left { name: name.to_string(), left: report.errors });
         }
@@ -315,6 +331,7 @@ impl Engine {
             ready_ports: Vec::new(),
             stop_signal: libc::SIGTERM,
             restart: crate::oci::restart::RestartPolicy::No,
+            health: None,
             labels: std::collections::BTreeMap::new(),
             storage: self.config.storage(name),
             state: plan::run_dir(&self.config.state, name),

@@ -5,7 +5,9 @@
 
 mod bottle;
 mod bundle;
+mod condition;
 mod error;
+mod events;
 mod images;
 mod network;
 mod pull;

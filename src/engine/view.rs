@@ -8,6 +8,7 @@ use serde::Serialize;
 use super::{Engine, Error};
 use crate::names::{NetworkName, Slug};
 use crate::net::policy::NetworkPolicy;
+use crate::oci::health::HealthState;
 use crate::oci::helper::monitor::log_dir;
 use crate::oci::log::{LOG_FILE, LogReader};
 use crate::oci::runtime_spec::DEFAULT_PIDS;
@@ -76,6 +77,9 @@ pub struct BottleStatus {
     pub finished_at: Option<String>,
     /// How often its restart policy started it again.
     pub restarts: u32,
+    /// What its health checks say, if it has any.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub health: Option<HealthState>,
     /// The newest log file.
     pub log_path: Option<PathBuf>,
     /// What it was started with. Environment values are in it.
@@ -210,11 +214,15 @@ impl Engine {
             started_at: None,
             finished_at: None,
             restarts: 0,
+            health: None,
             log_path: container.map(|c| log_dir(c).join(LOG_FILE)),
             container: container.cloned(),
             limits: container.map(|c| in_force(&c.limits)).transpose()?,
         };
         if let Some(container) = container {
+            if container.health.is_some() {
+                status.health = Some(life::read_health(&container.state)?);
+            }
             status.restarts = life::read_restarts(&container.state)?.count;
             match ContainerState::read(&container.state)? {
                 ContainerState::NotStarted => status.state = BottleState::Created,

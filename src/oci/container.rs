@@ -13,6 +13,7 @@ use super::helper::monitor::{LOCK_FILE, log_dir};
 use super::helper::{HelperBinary, PreparedMonitor, StartRequest};
 use super::identity::ProcessHandle;
 use super::life;
+use super::restart::RestartPolicy;
 use super::runtime_error::RuntimeError;
 use super::spec::Container;
 use super::status::{self, ContainerState, FileIdentity, Started};
@@ -227,7 +228,10 @@ fn end(container: &Container, grace: Duration) -> Result<bool, RuntimeError> {
     let lock = container.state.join(LOCK_FILE);
     let deadline = Instant::now() + MONITOR_PATIENCE;
     let mut pause = Duration::from_micros(100);
-    life::want_end(&container.state)?;
+    if life::want_end(&container.state).is_err() && container.restart != RestartPolicy::No {
+        // A full tmpfs must not keep it alive: then nobody is left to start it again.
+        end_monitor(container)?;
+    }
     // In rounds: a monitor whose caller died may be in the middle of the start, and what it starts
     // meanwhile has to be ended too.
     loop {

@@ -4,17 +4,21 @@
 //!
 //! In the container's directory on tmpfs: it goes with it.
 
+use std::fs::File;
+use std::io;
 use std::path::Path;
 
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
+use super::health::HealthState;
 use super::helper::StartRequest;
 use super::restart::Restarts;
-use crate::fsutil::{self, PathError};
+use crate::fsutil::{self, PathContext, PathError};
 
 const REQUEST_FILE: &str = "request.json";
 const RESTARTS_FILE: &str = "restarts.json";
+const HEALTH_FILE: &str = "health.json";
 const END_FILE: &str = "end-wanted";
 
 /// Keeps what the container was started with. Secrets are in it, as in the record: both are
@@ -50,14 +54,39 @@ pub(crate) fn read_restarts(dir: &Path) -> Result<Restarts, PathError> {
     Ok(read(&dir.join(RESTARTS_FILE))?.unwrap_or_default())
 }
 
+/// Writes down what the health checks of this run have said.
+///
+/// # Errors
+/// What the file system said.
+pub(crate) fn write_health(dir: &Path, health: &HealthState) -> Result<(), PathError> {
+    write(&dir.join(HEALTH_FILE), health)
+}
+
+/// What the health checks of this run have said.
+///
+/// # Errors
+/// What the file system said.
+pub(crate) fn read_health(dir: &Path) -> Result<HealthState, PathError> {
+    Ok(read(&dir.join(HEALTH_FILE))?.unwrap_or_default())
+}
+
+/// Forgets what the health checks said: it was about the run before.
+///
+/// # Errors
+/// What the file system said.
+pub(crate) fn forget_health(dir: &Path) -> Result<(), PathError> {
+    fsutil::remove_file(&dir.join(HEALTH_FILE)).map(drop)
+}
+
 /// From here on the container is not started again, whatever its policy: somebody wants it to end.
 ///
 /// # Errors
 /// What the file system said.
 pub(crate) fn want_end(dir: &Path) -> Result<(), PathError> {
-    match dir.is_dir() {
-        true => fsutil::write_atomically(&dir.join(END_FILE), b""),
-        false => Ok(()),
+    let path = dir.join(END_FILE);
+    match File::create(&path) {
+        Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(()),
+        other => other.map(drop).at("create", &path),
     }
 }
 

@@ -13,6 +13,7 @@ pub mod events;
 mod executor;
 #[cfg(test)]
 mod fixture;
+pub mod health;
 pub mod healthcheck;
 pub mod helper;
 pub mod identity;

@@ -7,6 +7,7 @@ use std::path::PathBuf;
 use serde::{Deserialize, Serialize};
 
 use super::digest::Digest;
+use super::health::Health;
 use super::restart::RestartPolicy;
 use crate::names::{ContainerName, Slug};
 
@@ -51,6 +52,9 @@ pub struct Container {
     /// Whether it is started again when it ends of its own accord.
     #[serde(default)]
     pub restart: RestartPolicy,
+    /// How its health is checked, if it is.
+    #[serde(default)]
+    pub health: Option<Health>,
     /// Free text for the user.
     pub labels: BTreeMap<String, String>,
     /// Where its writable layer and its log are: a directory of its own on disk.

@@ -4,6 +4,7 @@
 use std::fs;
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
+use std::time::Duration;
 
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
@@ -25,6 +26,15 @@ pub struct Started {
     pub started_at: String,
     /// The network namespace it was started in.
     pub netns: FileIdentity,
+}
+
+impl Started {
+    /// How long ago it was, by the clock on the wall; no time at all if that was turned back.
+    pub(crate) fn ran(&self) -> Duration {
+        let began = self.started_at.parse::<jiff::Timestamp>();
+        let ran = began.map(|began| jiff::Timestamp::now().duration_since(began));
+        ran.ok().and_then(|ran| Duration::try_from(ran).ok()).unwrap_or_default()
+    }
 }
 
 /// A file, told apart from every other: device and inode numbers. A namespace's file is the

@@ -19,6 +19,7 @@ mod inside;
 mod layering;
 mod library;
 mod network;
+mod readiness;
 mod registry;
 mod restart;
 mod start_stop;

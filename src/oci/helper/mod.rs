@@ -6,6 +6,8 @@
 //! thing in its `main`, or names another executable that does.
 
 mod binary;
+pub(crate) mod check;
+mod checks;
 mod detach;
 mod exec;
 mod memory;

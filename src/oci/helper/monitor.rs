@@ -99,7 +99,11 @@ fn run(request: &StartRequest) -> i32 {
             return 1;
         }
     };
-    match prepare_process(container).and_then(|()| start(request)) {
+    let prepared = prepare_process(container);
+    if prepared.is_ok() {
+        tell(container, EventKind::Created, None);
+    }
+    match prepared.and_then(|()| start(request)) {
         Ok(started) => {
             tell(container, EventKind::Started, None);
             report(&Report::Started(started));
@@ -115,6 +119,7 @@ fn run(request: &StartRequest) -> i32 {
                     .message
                     .push_str(&format!("; and then: {}", Failure::of(&leftover).message));
             }
+            tell(container, EventKind::Removed, Some(&failure.message));
             report(&Report::Failed(failure));
             1
         }
@@ -239,8 +244,9 @@ fn start(request: &StartRequest) -> Result<Started, RuntimeError> {
     let init = runtime::start(container, env, &spec, streams)?;
     let netns = FileIdentity::of(&container.netns)?;
     let started = Started { init: identity(container, init)?, started_at: now(), netns };
-    // How the last run ended says nothing about this one.
+    // How the last run was and how it ended says nothing about this one.
     status::forget_ended(state)?;
+    life::forget_health(state)?;
     status::write_started(state, &started)?;
     let restarts = life::read_restarts(state)?;
     if restarts.pending {

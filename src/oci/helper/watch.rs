@@ -11,6 +11,7 @@ use nix::sys::signalfd::{SfdFlags, SignalFd};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
 
+use super::checks::Checks;
 use super::memory;
 use super::monitor::{log_dir, now, try_wait_code};
 use super::output::Output;
@@ -43,6 +44,7 @@ struct Watch {
     policy: RestartPolicy,
     events: EventLog,
     started: Started,
+    checks: Option<Checks>,
     /// SIGTERM: somebody wants this to look whether the container is to be started again at all.
     terminate: SignalFd,
 }
@@ -66,19 +68,21 @@ impl Watch {
             slug: container.slug.clone(),
             policy: container.restart,
             events: EventLog::of_container(container),
+            checks: Checks::of(container, &started),
             started,
             terminate,
         }))
     }
 
-    fn run(self, lock: OwnedFd) -> i32 {
+    fn run(mut self, lock: OwnedFd) -> i32 {
         let restarts = life::read_restarts(&self.state).unwrap_or_default();
         let next = match restarts.pending {
             // The monitor before this one was killed in the pause.
             true => Some(restarts),
             false => {
                 let Ok(output) = Output::open(&self.state, &self.log_dir) else { return 1 };
-                self.copy_output(output);
+                let checks = self.checks.take();
+                self.copy_output(output, checks);
                 self.ended(restarts)
             }
         };
@@ -93,27 +97,37 @@ impl Watch {
         }
     }
 
-    /// Until the container has ended and all of its output is written.
-    fn copy_output(&self, mut output: Output) {
+    /// Until the container has ended and all of its output is written; checks its health meanwhile.
+    fn copy_output(&self, mut output: Output, mut checks: Option<Checks>) {
         // One that has ended already is gone, or a zombie of ours: then there is nothing to open.
         let handle = self.started.init.open().ok().flatten();
         let mut deadline = handle.is_none().then(|| Instant::now() + DRAIN_PATIENCE);
         let mut init = handle.as_ref().map(AsFd::as_fd);
         memory::give_back();
         while output.is_open() || init.is_some() {
+            if deadline.is_some_and(|deadline| Instant::now() >= deadline) {
+                break;
+            }
             let mut fds = init.iter().map(|fd| PollFd::new(fd, PollFlags::IN)).collect::<Vec<_>>();
             fds.extend(output.fds());
+            fds.extend(checks.iter().flat_map(Checks::fds));
             let left = deadline.map(|d| d.saturating_duration_since(Instant::now()));
-            match poll(&mut fds, left.map(timespec).as_ref()) {
+            let patience = left.into_iter().chain(checks.iter().map(Checks::patience)).min();
+            match poll(&mut fds, patience.map(timespec).as_ref()) {
                 Err(Errno::INTR) => continue,
-                // No event within the patience, or no memory: the rest of the output is lost.
-                Err(_) | Ok(0) => break,
+                // No memory: the rest of the output is lost.
+                Err(_) => break,
                 Ok(_) => {}
             }
             let ended = init.is_some() && fds.first().is_some_and(|fd| !fd.revents().is_empty());
             output.pump(&now());
+            if checks.as_mut().is_some_and(Checks::tick) {
+                memory::give_back();
+            }
             if ended {
                 init = None;
+                // One that still runs is of the container and has ended too.
+                checks = None;
                 deadline = Some(Instant::now() + DRAIN_PATIENCE);
             }
         }
@@ -124,12 +138,9 @@ impl Watch {
     fn ended(&self, restarts: Restarts) -> Option<Restarts> {
         // Nobody's child but its own monitor's: one that took over does not learn the exit code.
         let exit_code = try_wait_code(self.started.init.pid);
-        let began = self.started.started_at.parse::<jiff::Timestamp>();
-        let ran = began.map_or(Duration::ZERO, |began| {
-            Duration::try_from(jiff::Timestamp::now().duration_since(began)).unwrap_or_default()
-        });
         let wanted = life::end_is_wanted(&self.state);
-        let next = (!wanted).then(|| restarts.after(self.policy, exit_code, ran)).flatten();
+        let next =
+            (!wanted).then(|| restarts.after(self.policy, exit_code, self.started.ran())).flatten();
         // Before anything says that the container has ended: nobody is to take it for good.
         let next = next.filter(|next| life::write_restarts(&self.state, next).is_ok());
         if let Some(exit_code) = exit_code {
