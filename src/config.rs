@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use crate::names::{ContainerName, Prefix};
 use crate::oci::helper::HelperBinary;
 use crate::oci::registry::RegistryConfig;
+use crate::oci::unpack::Limits;
 use crate::plan::Pool;
 
 /// The settings of an installation.
@@ -23,6 +24,8 @@ pub struct Config {
     pub pool: Pool,
     /// What helper processes run.
     pub helper: HelperBinary,
+    /// What a layer may have; more is refused when an image is loaded.
+    pub layer_limits: Limits,
     /// How image registries are reached.
     pub registry: RegistryConfig,
 }
@@ -37,6 +40,7 @@ impl Default for Config {
             netns: PathBuf::from("/run/netns"),
             pool: Pool::default(),
             helper: HelperBinary::default(),
+            layer_limits: Limits::default(),
             registry: RegistryConfig::default(),
         }
     }

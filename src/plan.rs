@@ -130,6 +130,7 @@ pub fn port(
             mac: veth.peer_mac,
             ip,
             ip6: ip6.map(|(ip, _)| ip),
+            log_group: network.log_group,
         }),
         Resource::Veth(veth),
     ]

@@ -24,7 +24,9 @@ pub(super) struct Args {
 impl Args {
     pub(super) fn run(self, engine: &Engine, output: &Output) -> Result<ExitCode, Failure> {
         let status = engine.inspect(&self.slug)?;
-        output.json(&value(&status, self.show_secrets));
+        let mut value = value(&status, self.show_secrets);
+        value["drops"] = json!(engine.drops(&status.view)?);
+        output.json(&value);
         Ok(ExitCode::SUCCESS)
     }
 }

@@ -143,6 +143,11 @@ pub(super) struct BottleArgs {
 }
 
 impl BottleArgs {
+    /// The bottle's name.
+    pub(super) fn slug(&self) -> &Slug {
+        &self.slug
+    }
+
     /// The bottle that was asked for.
     pub(super) fn spec(self) -> Result<BottleSpec, Failure> {
         let wish = self.network.wish()?;

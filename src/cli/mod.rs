@@ -5,6 +5,7 @@ mod down;
 mod events;
 mod exec;
 mod exit;
+mod generate;
 mod health_args;
 mod image;
 mod inspect;
@@ -13,6 +14,7 @@ mod logs;
 mod name;
 mod network;
 mod network_args;
+mod notify;
 mod output;
 mod plan;
 mod progress;
@@ -55,6 +57,7 @@ enum Verb {
     Inspect(inspect::Args),
     Network(network::Args),
     Image(image::Args),
+    Generate(generate::Args),
     Name(name::Args),
 }
 
@@ -101,6 +104,7 @@ impl Verb {
             Self::Inspect(args) => args.run(engine, output),
             Self::Network(args) => args.run(engine, output),
             Self::Image(args) => args.run(engine, output),
+            Self::Generate(args) => args.run(engine, output),
             Self::Name(args) => args.run(engine, output),
         }
     }

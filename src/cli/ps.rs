@@ -4,26 +4,62 @@ use std::process::ExitCode;
 
 use carboy::Engine;
 use carboy::engine::{BottleState, BottleStatus, Listing};
+use carboy::net::drops::Drops;
+use serde::Serialize;
 
 use super::exit::Failure;
 use super::output::{Output, table};
 
 /// List the bottles
 #[derive(Debug, clap::Args)]
-pub(super) struct Args {}
+pub(super) struct Args {
+    /// Show also how many packets of each bottle, and to it, were dropped
+    #[arg(long)]
+    wide: bool,
+}
 
 impl Args {
     pub(super) fn run(self, engine: &Engine, output: &Output) -> Result<ExitCode, Failure> {
         let Listing { items: bottles, notes } = engine.bottles()?;
         output.notes(&notes);
+        if !self.wide {
+            output.data(&bottles, || lines(&TITLES, bottles.iter().map(row)));
+            return Ok(ExitCode::SUCCESS);
+        }
+        let bottles = bottles
+            .into_iter()
+            .map(|bottle| Ok(WideStatus { drops: engine.drops(&bottle.view)?, bottle }))
+            .collect::<Result<Vec<_>, Failure>>()?;
         output.data(&bottles, || {
-            let titles = ["SLUG", "STATE", "BUNDLE IP", "IMAGE", "STARTED"];
-            let mut rows = vec![titles.map(str::to_owned).to_vec()];
-            rows.extend(bottles.iter().map(row));
-            table(&rows)
+            let titles = [&TITLES[..], &["DROPPED"]].concat();
+            lines(&titles, bottles.iter().map(WideStatus::row))
         });
         Ok(ExitCode::SUCCESS)
     }
+}
+
+const TITLES: [&str; 5] = ["SLUG", "STATE", "BUNDLE IP", "IMAGE", "STARTED"];
+
+/// A bottle with what was dropped.
+#[derive(Serialize)]
+struct WideStatus {
+    #[serde(flatten)]
+    bottle: BottleStatus,
+    drops: Drops,
+}
+
+impl WideStatus {
+    fn row(&self) -> Vec<String> {
+        let packets: u64 = self.drops.values().map(|count| count.packets).sum();
+        let mut row = row(&self.bottle);
+        row.push(packets.to_string());
+        row
+    }
+}
+
+fn lines(titles: &[&str], rows: impl Iterator<Item = Vec<String>>) -> String {
+    let titles = titles.iter().map(|t| (*t).to_owned()).collect();
+    table(&[titles].into_iter().chain(rows).collect::<Vec<_>>())
 }
 
 fn row(bottle: &BottleStatus) -> Vec<String> {

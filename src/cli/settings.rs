@@ -1,10 +1,12 @@
 //! Where the settings come from: flag, environment, configuration file, default.
 
 use std::ffi::OsString;
+use std::num::NonZeroU64;
 use std::path::{Path, PathBuf};
 
 use carboy::fsutil;
 use carboy::oci::registry::RegistryConfig;
+use carboy::oci::unpack::Limits;
 use carboy::plan::Pool;
 use carboy::{Config, Engine, Prefix};
 use clap::Args;
@@ -42,6 +44,12 @@ struct File {
     pool: Option<Ipv4Net>,
     /// The prefix length of one bottle's subnet.
     pool_prefix: Option<u8>,
+    /// What a layer may unpack to, in bytes.
+    layer_max_bytes: Option<u64>,
+    /// The entries a layer may have.
+    layer_max_entries: Option<u64>,
+    /// How many times its compressed size a large layer may unpack to.
+    layer_max_ratio: Option<NonZeroU64>,
     /// Registries, `host` or `host:port`, that may be spoken to without TLS.
     insecure_registries: Option<Vec<String>>,
 }
@@ -53,6 +61,7 @@ impl GlobalArgs {
         let file = read_file(&defaults.file)?;
         let default = Config::default();
         let pool = pool(&defaults.file, &file, default.pool)?;
+        let layer_limits = layer_limits(&file, default.layer_limits);
         let registry = registry(&defaults.file, &file)?;
         let prefix = match &self.prefix {
             Some(prefix) => Some(prefix.clone()),
@@ -68,6 +77,7 @@ impl GlobalArgs {
             state: absolute(state.or(file.state).unwrap_or(defaults.state))?,
             root: absolute(root.or(file.root).unwrap_or(defaults.root))?,
             pool,
+            layer_limits,
             registry,
             ..default
         }))
@@ -136,6 +146,15 @@ fn pool(path: &Path, file: &File, default: Pool) -> Result<Pool, Failure> {
         )));
     }
     Ok(Pool { range, prefix })
+}
+
+fn layer_limits(file: &File, default: Limits) -> Limits {
+    Limits {
+        bytes: file.layer_max_bytes.unwrap_or(default.bytes),
+        entries: file.layer_max_entries.unwrap_or(default.entries),
+        ratio: file.layer_max_ratio.map_or(default.ratio, NonZeroU64::get),
+        ..default
+    }
 }
 
 /// How registries are reached, by Docker's settings and the usual variables.

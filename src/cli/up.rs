@@ -3,14 +3,15 @@
 use std::process::ExitCode;
 use std::time::Duration;
 
-use carboy::Engine;
 use carboy::readiness::{self, Condition};
 use carboy::spec::Readiness;
+use carboy::{Engine, Slug};
 
 use super::exit::Failure;
 use super::health_args::time;
 use super::image::load::image_name;
 use super::launch_args::{BottleArgs, PullArgs};
+use super::notify;
 use super::output::Output;
 use super::plan;
 
@@ -34,6 +35,17 @@ pub(super) struct Args {
 }
 
 impl Args {
+    /// The bottle.
+    pub(super) fn slug(&self) -> &Slug {
+        self.bottle.slug()
+    }
+
+    /// Refuses what cannot be brought up on any host; whether `--wait` was given.
+    pub(super) fn check(self) -> Result<bool, Failure> {
+        let waits = self.wait.is_some();
+        self.bottle.spec().map(|_| waits)
+    }
+
     pub(super) fn run(self, engine: &Engine, output: &Output) -> Result<ExitCode, Failure> {
         let mut spec = self.bottle.spec()?;
         spec.options.run.pull = self.pull.policy();
@@ -45,6 +57,10 @@ impl Args {
         spec.image = image_name(engine, output, spec.image)?;
         let report = engine.up(&spec, self.replace, &super::inherited)?;
         output.notes(&report.plan.notes);
+        // Before anything that may fail for want of a reader.
+        if let Err(e) = notify::ready(&format!("bottle {} is up", report.plan.view.slug)) {
+            output.notes(&[format!("the service manager could not be told: {e}")]);
+        }
         output.data(&report, || {
             let slug = &report.plan.view.slug;
             let title = if report.changed { "is up" } else { "is up already; nothing changed" };

@@ -302,9 +302,17 @@ impl Engine {
     ) -> Result<Vec<Resource>, Error> {
         let Some(slug) = slug else { return Ok(Vec::new()) };
         let network = self.config.prefix.network(slug);
-        let ip = port_rules::pinned_address(&name.veth())?.unwrap_or(Ipv4Addr::UNSPECIFIED);
+        let (ip, ip6) = port_rules::pinned_addresses(&name.veth())?;
+        let ip = ip.unwrap_or(Ipv4Addr::UNSPECIFIED);
         let spec = self.presumed_spec(&network)?;
-        Ok(plan::bundle(&spec, self.presumed_container(name, slug, ip), &self.config.netns))
+        let container = self.presumed_container(name, slug, ip);
+        let mut resources = plan::bundle(&spec, container, &self.config.netns);
+        for resource in &mut resources {
+            if let Resource::PortRules(rules) = resource {
+                rules.ip6 = ip6;
+            }
+        }
+        Ok(resources)
     }
 
     fn presumed_container(&self, name: &ContainerName, slug: &Slug, ip: Ipv4Addr) -> Container {

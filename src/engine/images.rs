@@ -29,7 +29,8 @@ impl Engine {
     }
 
     pub(super) fn store(&self) -> Result<Store, Error> {
-        Ok(Store::open(&self.store_root())?)
+        let limits = self.config.layer_limits.clone();
+        Ok(Store::open(&self.store_root())?.with_limits(limits))
     }
 
     /// The store as it is, to look for `name`: one that is absent has no image, and is not made.

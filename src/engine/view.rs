@@ -7,6 +7,7 @@ use serde::Serialize;
 
 use super::{Engine, Error};
 use crate::names::{NetworkName, Slug};
+use crate::net::drops::{self, Drops};
 use crate::net::policy::NetworkPolicy;
 use crate::oci::health::HealthState;
 use crate::oci::helper::monitor::log_dir;
@@ -245,6 +246,14 @@ impl Engine {
             }
         }
         Ok(status)
+    }
+
+    /// What was dropped of a bottle's traffic, by reason. Of no other bottle anything is read.
+    ///
+    /// # Errors
+    /// If the kernel cannot be asked.
+    pub fn drops(&self, bottle: &BottleView) -> Result<Drops, Error> {
+        Ok(drops::read(&bottle.network.bridge(), &bottle.container.veth())?)
     }
 
     /// A reader of the bundle's log.

@@ -1,15 +1,21 @@
-//! Set elements as resources: what the bridge's and the port's entries have in common.
+//! What the tables hold about one bridge or port as a resource: elements of the shared sets, and
+//! chains of its own.
 
+use crate::net::chain_diff::{self, chain_name};
 use crate::net::diff::Differences;
 use crate::net::error::{Error, Refusal};
 use crate::net::nft::{self, Transaction};
-use crate::net::ruleset::{Element, TABLE};
+use crate::net::nft_read::{Reader, SeenElement};
+use crate::net::ruleset::{Chain, DROPS, Element, Entries, Family, Reason, TABLE};
 use crate::presence::{Creation, Drift, Presence, Removal};
 
-/// Adds all elements in one transaction, if none is there.
-pub(crate) fn create(object: &str, elements: &[Element]) -> Result<Creation, Error> {
+/// Adds all entries in one transaction, if none is there.
+pub(crate) fn create(object: &str, wanted: &Entries) -> Result<Creation, Error> {
     let mut transaction = Transaction::new(object, "create");
-    for element in elements {
+    for (family, chain) in &wanted.chains {
+        add_chain(&mut transaction, *family, chain, true);
+    }
+    for element in &wanted.elements {
         transaction.add_element(element, true);
     }
     match transaction.commit()? {
@@ -20,52 +26,126 @@ pub(crate) fn create(object: &str, elements: &[Element]) -> Result<Creation, Err
     }
 }
 
-/// The error for elements whose table or set is not there.
+fn add_chain(transaction: &mut Transaction, family: Family, chain: &Chain, exclusive: bool) {
+    transaction.add_chain(family, chain, exclusive);
+    if !exclusive {
+        transaction.flush_chain(family, &chain.name);
+    }
+    for rule in &chain.rules {
+        transaction.add_rule(family, chain, rule);
+    }
+}
+
+/// The error for entries whose table or set is not there.
 pub(crate) fn missing_table() -> Error {
     Error::Missing { object: format!("firewall table {TABLE}") }
 }
 
-/// A difference's part is the element's place in the list of those wanted, then of those unwanted.
-fn differences(
-    object: &str,
-    wanted: &[Element],
-    unwanted: &[Element],
-) -> Result<(Differences<usize>, bool), Error> {
-    let mut found = Differences::new();
-    let mut any = false;
-    for (part, element) in wanted.iter().chain(unwanted).enumerate() {
-        let word = |is: bool| if is { "present" } else { "absent" };
-        let present = nft::has_element(element)?;
-        any |= present;
-        let want = word(part < wanted.len());
-        found.expect(part, format!("{object}: set {}", element.set), want, Some(word(present)));
-    }
-    Ok((found, any))
+/// What is repaired as one: an element or a chain, by its place among those wanted, then those
+/// unwanted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Part {
+    Element(usize),
+    Chain(usize),
 }
 
-/// Compares what is wanted and what must not be with the sets; absent if there is none of either.
+/// Where the entries differ, and whether there is any.
+struct Look {
+    differences: Differences<Part>,
+    elements: Vec<Option<SeenElement>>,
+    chains: Vec<bool>,
+}
+
+impl Look {
+    fn any(&self) -> bool {
+        self.elements.iter().any(Option::is_some) || self.chains.contains(&true)
+    }
+}
+
+fn look(object: &str, wanted: &Entries, unwanted: &Entries) -> Result<Look, Error> {
+    let reader = Reader::open()?;
+    let mut found = Differences::new();
+    let all: Vec<Element> = [&wanted.elements[..], &unwanted.elements[..]].concat();
+    let seen = reader.look_up(&all)?;
+    for (number, (element, is)) in all.iter().zip(&seen).enumerate() {
+        let want = (number < wanted.elements.len()).then_some(element);
+        let resource = format!("{object}: {}", element_name(element));
+        let (part, is) = (Part::Element(number), is.as_ref().map(|is| is.way.as_ref()));
+        found.expect(part, resource, word(want.map(|e| e.way.as_ref())), Some(word(is)));
+    }
+    let mut chains = Vec::new();
+    for (number, (family, chain)) in wanted.chains.iter().chain(&unwanted.chains).enumerate() {
+        let have = reader.chain(*family, &chain.name)?;
+        chains.push(have.is_some());
+        let part = Part::Chain(number);
+        if number < wanted.chains.len() {
+            chain_diff::expect(&mut found, part, *family, chain, have.as_ref());
+        } else if have.is_some() {
+            found.expect(part, chain_name(*family, &chain.name), "absent", Some("present"));
+        }
+    }
+    Ok(Look { differences: found, elements: seen, chains })
+}
+
+/// As in differences: whether it is there, and where it leads if it is of a map.
+fn word(element: Option<Option<&crate::net::ruleset::Way>>) -> String {
+    match element {
+        None => "absent".to_owned(),
+        Some(None) => "present".to_owned(),
+        Some(Some(way)) => way.to_string(),
+    }
+}
+
+/// The set, and for counters, of which there are many, the reason.
+fn element_name(element: &Element) -> String {
+    let reason = element.key.last_chunk().map(|mark| u32::from_ne_bytes(*mark));
+    match reason.and_then(Reason::of_mark).filter(|_| element.set == DROPS) {
+        Some(reason) => format!("set {} {reason}", element.set),
+        None => format!("set {}", element.set),
+    }
+}
+
+/// Compares what is wanted and what must not be with the tables; absent if there is none of either.
 pub(crate) fn observe(
     object: &str,
-    wanted: &[Element],
-    unwanted: &[Element],
+    wanted: &Entries,
+    unwanted: &Entries,
 ) -> Result<Presence, Error> {
-    let (found, any) = differences(object, wanted, unwanted)?;
-    Ok(if any { found.into_presence() } else { Presence::Absent })
+    let look = look(object, wanted, unwanted)?;
+    Ok(if look.any() { look.differences.into_presence() } else { Presence::Absent })
 }
 
 /// Adds and deletes what differs, in one transaction.
 pub(crate) fn repair(
     object: &str,
-    wanted: &[Element],
-    unwanted: &[Element],
+    wanted: &Entries,
+    unwanted: &Entries,
     drift: &[Drift],
 ) -> Result<(), Error> {
-    let (found, _) = differences(object, wanted, unwanted)?;
+    let look = look(object, wanted, unwanted)?;
+    let parts = look.differences.parts(drift);
     let mut transaction = Transaction::new(object, "repair");
-    for part in found.parts(drift) {
-        match part.checked_sub(wanted.len()) {
-            None => transaction.add_element(&wanted[part], false),
-            Some(part) => transaction.delete_element(&unwanted[part]),
+    // Elements lead to chains: they go before them and come after them.
+    for (number, element) in wanted.elements.iter().chain(&unwanted.elements).enumerate() {
+        let there = look.elements.get(number).is_some_and(Option::is_some);
+        if parts.contains(&Part::Element(number)) && there {
+            transaction.delete_element(element);
+        }
+    }
+    for (number, (family, chain)) in wanted.chains.iter().chain(&unwanted.chains).enumerate() {
+        if !parts.contains(&Part::Chain(number)) {
+            continue;
+        }
+        if number < wanted.chains.len() {
+            add_chain(&mut transaction, *family, chain, false);
+        } else {
+            transaction.flush_chain(*family, &chain.name);
+            transaction.delete_chain(*family, &chain.name);
+        }
+    }
+    for (number, element) in wanted.elements.iter().enumerate() {
+        if parts.contains(&Part::Element(number)) {
+            transaction.add_element(element, false);
         }
     }
     match transaction.commit()? {
@@ -75,13 +155,21 @@ pub(crate) fn repair(
     }
 }
 
-/// Deletes those elements that are there, in one transaction.
-pub(crate) fn remove(object: &str, elements: &[Element]) -> Result<Removal, Error> {
+/// Deletes those entries that are there, in one transaction.
+pub(crate) fn remove(object: &str, entries: &Entries) -> Result<Removal, Error> {
+    let reader = Reader::open()?;
     let mut transaction = Transaction::new(object, "remove");
     let mut removal = Removal::Absent;
-    for element in elements {
-        if nft::has_element(element)? {
+    for (element, seen) in entries.elements.iter().zip(reader.look_up(&entries.elements)?) {
+        if seen.is_some() {
             transaction.delete_element(element);
+            removal = Removal::Removed;
+        }
+    }
+    for (family, chain) in &entries.chains {
+        if reader.chain(*family, &chain.name)?.is_some() {
+            transaction.flush_chain(*family, &chain.name);
+            transaction.delete_chain(*family, &chain.name);
             removal = Removal::Removed;
         }
     }

@@ -4,20 +4,14 @@
 //! `remove` looks whether anybody is left and then removes; the caller must hold the host-wide lock
 //! that [`net`](crate::net) asks for, so that nobody adds an element in between.
 
-use netlink_packet_core::{NLM_F_ACK, NLM_F_DUMP};
-use netlink_packet_netfilter::nftables::{
-    ChainAttribute, ChainMessage, Hook, NfTablesMessage, RuleAttribute, RuleMessage, SetAttribute,
-    SetMessage, TableAttribute, TableMessage,
-};
-
 use crate::net::bridge;
+use crate::net::chain_diff;
 use crate::net::diff::Differences;
 use crate::net::error::{Error, Refusal};
+use crate::net::firewall_look::{self as look, Seen};
 use crate::net::nft::{self, Transaction};
-use crate::net::nft_expr;
-use crate::net::ruleset::{
-    Base, Chain, Expression, Family, Rule, TABLE, TABLE_COMMENT, Table, tables,
-};
+use crate::net::nft_read::Reader;
+use crate::net::ruleset::{Chain, Family, TABLE, Table, is_own_chain, tables};
 use crate::net::spec::Firewall;
 use crate::presence::{Creation, Drift, Presence, Removal};
 
@@ -27,28 +21,22 @@ fn object() -> String {
     format!("firewall table {TABLE}")
 }
 
-fn family_name(family: Family) -> &'static str {
-    match family {
-        Family::Inet => "inet",
-        Family::Bridge => "bridge",
-    }
-}
-
 /// Makes both tables if neither is there.
 ///
 /// # Errors
 /// What the kernel said; nothing of the tables remains then.
 pub fn create(_spec: &Firewall) -> Result<Creation, Error> {
+    let reader = Reader::open()?;
     // EXCL would say the same, but undoing the transaction costs the kernel 15 ms.
     for family in FAMILIES {
-        if get_table(family)?.is_some() {
+        if look::get_table(&reader, family)?.is_some() {
             return Ok(Creation::Exists);
         }
     }
     let mut transaction = Transaction::new(object(), "create");
     for table in tables() {
         transaction.add_table(table.family, true);
-        add_sets(&mut transaction, &table, |_| true);
+        add_sets(&mut transaction, &table, &Seen::default());
         add_chains(&mut transaction, &table);
     }
     match transaction.commit()? {
@@ -62,9 +50,10 @@ pub fn create(_spec: &Firewall) -> Result<Creation, Error> {
     }
 }
 
-fn add_sets(transaction: &mut Transaction, table: &Table, wanted: impl Fn(&str) -> bool) {
+/// Adds the sets that are not there as they should be.
+fn add_sets(transaction: &mut Transaction, table: &Table, seen: &Seen) {
     for (id, set) in (1..).zip(&table.sets) {
-        if wanted(set.name) {
+        if !seen.has(set) {
             transaction.add_set(table.family, set, id);
         }
     }
@@ -72,7 +61,7 @@ fn add_sets(transaction: &mut Transaction, table: &Table, wanted: impl Fn(&str) 
 
 fn add_chains(transaction: &mut Transaction, table: &Table) {
     for chain in &table.chains {
-        transaction.add_chain(table.family, chain);
+        transaction.add_chain(table.family, chain, false);
     }
     for chain in &table.chains {
         for rule in &chain.rules {
@@ -81,243 +70,33 @@ fn add_chains(transaction: &mut Transaction, table: &Table) {
     }
 }
 
-/// What the kernel has of a table.
-#[derive(Default)]
-struct Seen {
-    /// `None` if it is not there.
-    comment: Option<Vec<u8>>,
-    sets: Vec<SeenSet>,
-    chains: Vec<SeenChain>,
-}
-
-#[derive(Default)]
-struct SeenSet {
-    name: String,
-    key_type: u32,
-    key_length: u32,
-}
-
-#[derive(Default)]
-struct SeenChain {
-    name: String,
-    /// Kind, hook, priority and policy.
-    base: Option<(String, u32, i32, u32)>,
-    rules: Vec<SeenRule>,
-}
-
-struct SeenRule {
-    comment: Vec<u8>,
-    expressions: Vec<Option<Expression>>,
-}
-
-impl Seen {
-    /// Old kernels (before 5.10) keep no comment with a table: the set of bridges marks it, too.
-    fn is_ours(&self) -> bool {
-        self.comment.as_deref() == Some(&nft::comment(TABLE_COMMENT)[..])
-            || tables().iter().any(|t| {
-                t.sets.iter().all(|want| self.sets.iter().any(|have| have.name == want.name))
-            })
-    }
-}
-
-fn get_table(family: Family) -> Result<Option<Vec<NfTablesMessage>>, Error> {
-    let attributes = vec![TableAttribute::Name(TABLE.to_owned())];
-    nft::query(family, NfTablesMessage::GetTable(TableMessage { attributes }), NLM_F_ACK)
-}
-
-fn look(family: Family) -> Result<Option<Seen>, Error> {
-    let Some(answer) = get_table(family)? else { return Ok(None) };
-    let mut seen = Seen { comment: Some(table_comment(&answer)), ..Seen::default() };
-
-    let attributes = vec![SetAttribute::Table(TABLE.to_owned())];
-    let get = NfTablesMessage::GetSet(SetMessage { attributes });
-    for message in nft::query(family, get, NLM_F_DUMP)?.unwrap_or_default() {
-        if let NfTablesMessage::NewSet(SetMessage { attributes }) = message {
-            seen.sets.push(seen_set(attributes));
-        }
-    }
-    let attributes = vec![ChainAttribute::Table(TABLE.to_owned())];
-    let get = NfTablesMessage::GetChain(ChainMessage { attributes });
-    for message in nft::query(family, get, NLM_F_DUMP)?.unwrap_or_default() {
-        if let NfTablesMessage::NewChain(ChainMessage { attributes }) = message {
-            // The kernel lists the chains of all tables.
-            if attributes.contains(&ChainAttribute::Table(TABLE.to_owned())) {
-                seen.chains.push(seen_chain(attributes));
-            }
-        }
-    }
-    let attributes = vec![RuleAttribute::Table(TABLE.to_owned())];
-    let get = NfTablesMessage::GetRule(RuleMessage { attributes });
-    for message in nft::query(family, get, NLM_F_DUMP)?.unwrap_or_default() {
-        if let NfTablesMessage::NewRule(RuleMessage { attributes }) = message {
-            let (chain, rule) = seen_rule(attributes);
-            if let Some(chain) = seen.chains.iter_mut().find(|c| c.name == chain) {
-                chain.rules.push(rule);
-            }
-        }
-    }
-    Ok(Some(seen))
-}
-
-fn table_comment(answer: &[NfTablesMessage]) -> Vec<u8> {
-    answer
-        .iter()
-        .find_map(|m| match m {
-            NfTablesMessage::NewTable(table) => table.attributes.iter().find_map(|a| match a {
-                TableAttribute::UserData(data) => Some(data.clone()),
-                _ => None,
-            }),
-            _ => None,
-        })
-        .unwrap_or_default()
-}
-
-fn seen_set(attributes: Vec<SetAttribute>) -> SeenSet {
-    let mut set = SeenSet::default();
-    for attribute in attributes {
-        match attribute {
-            SetAttribute::Name(name) => set.name = name,
-            SetAttribute::KeyType(number) => set.key_type = number,
-            SetAttribute::KeyLen(length) => set.key_length = length,
-            _ => {}
-        }
-    }
-    set
-}
-
-fn seen_chain(attributes: Vec<ChainAttribute>) -> SeenChain {
-    let mut chain = SeenChain::default();
-    let (mut kind, mut policy, mut hook) = (String::new(), 0, None);
-    for attribute in attributes {
-        match attribute {
-            ChainAttribute::Name(name) => chain.name = name,
-            ChainAttribute::Type(name) => kind = name,
-            ChainAttribute::Policy(number) => policy = number,
-            ChainAttribute::Hook(values) => hook = Some(hook_numbers(&values)),
-            _ => {}
-        }
-    }
-    chain.base = hook.map(|(number, priority)| (kind, number, priority, policy));
-    chain
-}
-
-fn hook_numbers(values: &[Hook]) -> (u32, i32) {
-    let (mut number, mut priority) = (0, 0);
-    for value in values {
-        match value {
-            Hook::Number(n) => number = u32::from(*n),
-            Hook::Priority(n) => priority = n.cast_signed(),
-            _ => {}
-        }
-    }
-    (number, priority)
-}
-
-fn seen_rule(attributes: Vec<RuleAttribute>) -> (String, SeenRule) {
-    let mut chain = String::new();
-    let mut rule = SeenRule { comment: Vec::new(), expressions: Vec::new() };
-    for attribute in attributes {
-        match attribute {
-            RuleAttribute::Chain(name) => chain = name,
-            RuleAttribute::UserData(data) => rule.comment = data,
-            RuleAttribute::Expressions(listed) => rule.expressions = nft_expr::decode(&listed),
-            _ => {}
-        }
-    }
-    (chain, rule)
-}
-
-/// What is repaired as one: the rest is replaced as a whole.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Part {
-    Static,
-}
-
-fn differences(table: &Table, seen: Option<&Seen>, found: &mut Differences<Part>) {
-    let family = family_name(table.family);
-    let Some(seen) = seen else {
-        found.expect(Part::Static, format!("table {family} {TABLE}"), "present", None);
-        return;
-    };
-    for want in &table.sets {
-        let have = seen.sets.iter().find(|s| s.name == want.name);
-        let key = |number: u32, length: u32| format!("key type {number:#x}, {length} bytes");
-        found.expect(
-            Part::Static,
-            format!("set {family} {TABLE} {}", want.name),
-            key(want.key_type(), want.key_length()),
-            have.map(|s| key(s.key_type, s.key_length)),
-        );
-    }
-    for want in &table.chains {
-        let resource = format!("chain {family} {TABLE} {}", want.name);
-        match seen.chains.iter().find(|c| c.name == want.name) {
-            None => found.expect(Part::Static, resource, "present", None),
-            Some(have) => chain_differences(&resource, want, have, found),
-        }
-    }
-}
-
-fn chain_differences(
-    resource: &str,
-    want: &Chain,
-    have: &SeenChain,
-    found: &mut Differences<Part>,
-) {
-    const ACCEPT: u32 = 1;
-    let hook = |kind: &str, hook: u32, priority: i32, policy: u32| {
-        format!("type {kind} hook {hook} priority {priority} policy {policy}")
-    };
-    let wanted = match &want.base {
-        Some(Base { kind, hook: number, priority }) => hook(kind, *number, *priority, ACCEPT),
-        None => "no hook".to_owned(),
-    };
-    let base = match &have.base {
-        Some((kind, number, priority, policy)) => hook(kind, *number, *priority, *policy),
-        None => "no hook".to_owned(),
-    };
-    found.expect(Part::Static, resource, wanted, Some(base));
-    for (position, rule) in want.rules.iter().enumerate() {
-        let same = have.rules.get(position).is_some_and(|seen| is_rule(rule, seen));
-        let is = if same { "as planned" } else { "another rule or none" };
-        let resource = format!("rule \"{}\" of {resource}", rule.comment);
-        found.expect(Part::Static, resource, "as planned", Some(is));
-    }
-    let resource = format!("rules of {resource}");
-    found.expect(Part::Static, resource, want.rules.len(), Some(have.rules.len()));
-}
-
-fn is_rule(want: &Rule, have: &SeenRule) -> bool {
-    have.comment == nft::comment(want.comment)
-        && have.expressions.len() == want.expressions.len()
-        && want.expressions.iter().zip(&have.expressions).all(|(w, h)| Some(w) == h.as_ref())
-}
-
-/// Compares tables, sets, chains and rules with what is wanted; the elements are the bottles'.
+/// Compares tables, sets, chains and rules with what is wanted; elements and chains of their own
+/// are the bottles'.
 ///
 /// # Errors
 /// If the kernel cannot be asked.
 pub fn observe(_spec: &Firewall) -> Result<Presence, Error> {
+    let reader = Reader::open()?;
     let mut found = Differences::new();
     let mut any = false;
     for table in tables() {
-        let seen = look(table.family)?;
+        let seen = look::look(&reader, &table)?;
         if let Some(seen) = &seen {
             any = true;
             if !seen.is_ours() {
-                let family = family_name(table.family);
+                let family = table.family.name();
                 let found = format!("a table {family} {TABLE} that carboy did not make");
                 return Ok(Presence::Foreign(found));
             }
         }
-        differences(&table, seen.as_ref(), &mut found);
+        look::expect(&mut found, &table, seen.as_ref());
     }
     Ok(if any { found.into_presence() } else { Presence::Absent })
 }
 
-/// Replaces all rules and chains, and adds the sets that are missing, in one transaction: at no
-/// moment a packet meets half a firewall. The elements of sets that were right stay; those that
-/// went with a deleted set are their bottles' to add again, which pass nothing until then.
+/// Replaces all rules that bottles share, and the sets that differ, in one transaction: at no moment
+/// a packet meets half a firewall. The elements of sets that were right stay, with their counters;
+/// those that went with a set are their bottles' to add again, which pass nothing until then.
 ///
 /// # Errors
 /// [`Error::Foreign`] if a table of that name is not ours, else what the kernel said.
@@ -328,33 +107,39 @@ pub fn repair(spec: &Firewall, drift: &[Drift]) -> Result<(), Error> {
     if drift.is_empty() {
         return Ok(());
     }
+    let reader = Reader::open()?;
     let mut transaction = Transaction::new(object(), "repair");
     for table in tables() {
-        let seen = look(table.family)?.unwrap_or_default();
+        let seen = look::look(&reader, &table)?.unwrap_or_default();
         transaction.add_table(table.family, false);
-        transaction.flush_rules(table.family);
-        for chain in &seen.chains {
-            transaction.delete_chain(table.family, &chain.name);
-        }
-        let right = |name: &str| {
-            table.sets.iter().any(|want| {
-                want.name == name
-                    && seen.sets.iter().any(|have| {
-                        have.name == name
-                            && (have.key_type, have.key_length)
-                                == (want.key_type(), want.key_length())
-                    })
-            })
-        };
-        for set in table.sets.iter().filter(|s| !right(s.name)) {
-            if seen.sets.iter().any(|have| have.name == set.name) {
-                transaction.delete_set(table.family, set.name);
+        clear_chains(&mut transaction, &table, &seen, reader.chain_names(table.family)?);
+        for name in seen.set_names() {
+            if !table.sets.iter().any(|want| want.name == name && seen.has(want)) {
+                transaction.delete_set(table.family, name);
             }
         }
-        add_sets(&mut transaction, &table, |name| !right(name));
+        add_sets(&mut transaction, &table, &seen);
         add_chains(&mut transaction, &table);
     }
     transaction.commit_all()
+}
+
+/// Empties the chains that bottles share, for the bottles' own lead to them, and deletes those that
+/// nobody wants or that hang on another hook.
+fn clear_chains(transaction: &mut Transaction, table: &Table, seen: &Seen, names: Vec<String>) {
+    let stays = |want: &Chain| {
+        let have = seen.chains.iter().find(|c| c.name == want.name);
+        have.is_some_and(|have| chain_diff::same_hook(want, have))
+    };
+    let shared: Vec<String> = names.into_iter().filter(|name| !is_own_chain(name)).collect();
+    for name in &shared {
+        transaction.flush_chain(table.family, name);
+    }
+    for name in &shared {
+        if !table.chains.iter().any(|want| want.name == *name && stays(want)) {
+            transaction.delete_chain(table.family, name);
+        }
+    }
 }
 
 /// Removes both tables, unless a bottle's element is left in any set, or a bottle's bridge.
@@ -362,17 +147,18 @@ pub fn repair(spec: &Firewall, drift: &[Drift]) -> Result<(), Error> {
 /// # Errors
 /// What the kernel said.
 pub fn remove(_spec: &Firewall) -> Result<Removal, Error> {
+    let reader = Reader::open()?;
     let mut transaction = Transaction::new(object(), "remove");
     let mut there = false;
-    for family in FAMILIES {
-        let Some(seen) = look(family)? else { continue };
+    for table in tables() {
+        let Some(seen) = look::look(&reader, &table)? else { continue };
         if !seen.is_ours() {
             continue;
         }
         there = true;
-        transaction.delete_table(family);
+        transaction.delete_table(table.family);
     }
-    if !there || in_use()? || bridge::any_left()? {
+    if !there || in_use(&reader)? || bridge::any_left()? {
         return Ok(Removal::Absent);
     }
     match transaction.commit()? {
@@ -383,10 +169,10 @@ pub fn remove(_spec: &Firewall) -> Result<Removal, Error> {
 }
 
 /// Whether any set has an element.
-fn in_use() -> Result<bool, Error> {
+fn in_use(reader: &Reader) -> Result<bool, Error> {
     for table in tables() {
         for set in &table.sets {
-            if !nft::elements(table.family, set.name)?.is_empty() {
+            if !reader.elements(table.family, set.name)?.is_empty() {
                 return Ok(true);
             }
         }

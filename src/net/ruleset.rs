@@ -1,20 +1,27 @@
-//! The firewall as values: the static rules every bottle shares, and a bottle's set elements. Pure.
+//! The firewall as values: the static rules every bottle shares, and what a bottle adds. Pure.
 //!
 //! Two tables of one name, `inet` for what is routed and `bridge` for what a bundle may send on its
 //! wire. The rules match by wildcard (`cb-*`, `cv-*`), so that a bridge of which the sets know
-//! nothing passes nothing; a bottle costs set elements alone. One pair of tables serves all
+//! nothing passes nothing. A bottle costs set elements, and a chain of its own only for what makes
+//! it special: an egress list, open ports of the host, a log. One pair of tables serves all
 //! prefixes of a host, for the interface names are hashes of full names.
 
+mod bridge;
 mod element;
+mod entries;
 mod expression;
+mod inet;
+mod reason;
+mod words;
 
-pub use element::{
-    Element, bridge_element, bridge_elements, guarded_element, ifname_of, internal_element,
-    port_elements,
+use std::borrow::Cow;
+
+pub use element::{Element, Way, bridge_element, drop_element, guarded_element, ifname_of};
+pub use entries::{
+    Entries, bridge_entries, bridge_leftovers, is_own_chain, port_entries, port_leftovers,
 };
 pub use expression::{Conntrack, Expression, Header, Meta};
-
-use crate::names::{BRIDGE_IFNAME_PREFIX, VETH_IFNAME_PREFIX};
+pub use reason::Reason;
 
 /// The name of both tables.
 pub const TABLE: &str = "carboy";
@@ -24,22 +31,44 @@ pub const TABLE_COMMENT: &str = "carboy sidecar bundles";
 
 /// Bridges and their pinned addresses: `iifname . ip saddr`.
 pub const SRC4: &str = "src4";
-/// Bridges that have no way out.
-pub const INTERNAL: &str = "internal";
+/// The same for IPv6: `iifname . ip6 saddr`.
+pub const SRC6: &str = "src6";
+/// Bridges and their way out: accept, or the chain that decides. A bridge without one is internal.
+pub const WAYS: &str = "ways";
+/// Bridges to which ports of the host are open, and the chain that names the ports.
+pub const HOST_PORTS: &str = "host_ports";
 /// Every bottle's bridge: while there is one, the shared tables stay.
 pub const BRIDGES: &str = "bridges";
 /// Devices on which carboy turned forwarding on.
 pub const GUARDED: &str = "guarded";
+/// Devices on which carboy turned forwarding of IPv6 on.
+pub const GUARDED6: &str = "guarded6";
 /// Ports and what may come from them: `iifname . ether saddr . ip saddr`.
 pub const L2: &str = "l2";
+/// The same for IPv6.
+pub const L2_6: &str = "l2_6";
+/// In both tables: what was dropped, by bridge or port and by reason; each element counts.
+pub const DROPS: &str = "drops";
+/// In both tables: bridges or ports whose drops are told of, and the chain that does it.
+pub const LOGGED: &str = "logged";
 
 /// The family of a table.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Family {
     /// IPv4 and IPv6.
     Inet,
     /// Bridged frames.
     Bridge,
+}
+
+impl Family {
+    /// Its name in nft(8).
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Inet => "inet",
+            Self::Bridge => "bridge",
+        }
+    }
 }
 
 /// A table with all that is static in it.
@@ -60,6 +89,19 @@ pub struct Set {
     pub name: &'static str,
     /// What its keys consist of.
     pub key: &'static [KeyPart],
+    /// What it has for each key.
+    pub holds: Holds,
+}
+
+/// What a set has for each of its keys.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Holds {
+    /// Nothing: it is in or not.
+    Keys,
+    /// The number of packets that were looked up, and their bytes.
+    Counters,
+    /// A verdict: it is a map.
+    Verdicts,
 }
 
 /// A part of a key; each is padded to four bytes.
@@ -71,6 +113,10 @@ pub enum KeyPart {
     EtherAddr,
     /// An IPv4 address, 4 bytes.
     Ipv4Addr,
+    /// An IPv6 address, 16 bytes.
+    Ipv6Addr,
+    /// A packet's mark, 4 bytes of the host's order.
+    Mark,
 }
 
 impl KeyPart {
@@ -81,6 +127,8 @@ impl KeyPart {
             Self::Ifname => (41, 16),
             Self::EtherAddr => (9, 8),
             Self::Ipv4Addr => (7, 4),
+            Self::Ipv6Addr => (8, 16),
+            Self::Mark => (19, 4),
         }
     }
 }
@@ -101,11 +149,18 @@ impl Set {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Chain {
     /// Its name.
-    pub name: &'static str,
+    pub name: Cow<'static, str>,
     /// Where packets enter it; `None` for one that is only jumped to.
     pub base: Option<Base>,
     /// Its rules, in order.
     pub rules: Vec<Rule>,
+}
+
+impl Chain {
+    /// A chain that is only jumped to.
+    pub fn plain(name: impl Into<Cow<'static, str>>, rules: Vec<Rule>) -> Self {
+        Self { name: name.into(), base: None, rules }
+    }
 }
 
 /// Where packets enter a chain. The policy is always accept: only what is ours is judged.
@@ -123,248 +178,42 @@ pub struct Base {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Rule {
     /// Names it, as its comment.
-    pub comment: &'static str,
+    pub comment: Cow<'static, str>,
     /// What it matches and does.
     pub expressions: Vec<Expression>,
 }
 
-const NFPROTO_IPV4: u8 = 2;
-/// `NF_CT_STATE_BIT(IP_CT_ESTABLISHED)` and that of `IP_CT_RELATED`.
-const ESTABLISHED_OR_RELATED: u32 = 2 | 4;
-/// `IPS_DST_NAT`.
-const DST_NAT: u32 = 1 << 5;
-const ETHERTYPE_IPV4: [u8; 2] = [0x08, 0x00];
-const ETHERTYPE_ARP: [u8; 2] = [0x08, 0x06];
-
-/// Before the filters at priority 0, whose drops stay in force all the same.
-const FILTER_PRIORITY: i32 = -5;
-/// NF_IP_PRI_NAT_SRC.
-const SRCNAT_PRIORITY: i32 = 100;
-/// NF_BR_PRI_NAT_DST_BRIDGED: before everything else that filters bridged frames.
-const BRIDGE_PRIORITY: i32 = -300;
+/// Both tables.
+pub fn tables() -> [Table; 2] {
+    [inet::table(), bridge::table()]
+}
 
 const HOOK_PREROUTING: u32 = 0;
 const HOOK_INPUT: u32 = 1;
 const HOOK_FORWARD: u32 = 2;
 const HOOK_POSTROUTING: u32 = 4;
 
-/// Both tables.
-pub fn tables() -> [Table; 2] {
-    [inet(), bridge()]
-}
-
-fn inet() -> Table {
-    let base = |kind, hook, priority| Some(Base { kind, hook, priority });
-    let chain = |name, base, rules| Chain { name, base, rules };
-    Table {
-        family: Family::Inet,
-        sets: vec![
-            Set { name: SRC4, key: &[KeyPart::Ifname, KeyPart::Ipv4Addr] },
-            Set { name: INTERNAL, key: &[KeyPart::Ifname] },
-            Set { name: BRIDGES, key: &[KeyPart::Ifname] },
-            Set { name: GUARDED, key: &[KeyPart::Ifname] },
-        ],
-        chains: vec![
-            chain("from", None, from_rules()),
-            chain("to", None, to_rules()),
-            chain("local", None, local_rules()),
-            chain("forward", base("filter", HOOK_FORWARD, FILTER_PRIORITY), forward_rules()),
-            chain(
-                "input",
-                base("filter", HOOK_INPUT, FILTER_PRIORITY),
-                vec![rule("from bundles to the host", [iifname_is_bridge(), jump("local")])],
-            ),
-            chain(
-                "postrouting",
-                base("nat", HOOK_POSTROUTING, SRCNAT_PRIORITY),
-                vec![rule(
-                    "bundles go out as the host",
-                    [iifname_is_bridge(), oifname_is_no_bridge(), vec![Expression::Masquerade]],
-                )],
-            ),
-        ],
-    }
-}
-
-fn forward_rules() -> Vec<Rule> {
-    vec![
-        rule("from bundles", [iifname_is_bridge(), jump("from")]),
-        rule("to bundles", [oifname_is_bridge(), jump("to")]),
-        // Forwarding is on there for the bundles' replies alone.
-        rule(
-            "no router for others",
-            [
-                is_ipv4(),
-                load_iifname(),
-                vec![Expression::In(GUARDED.to_owned())],
-                oifname_is_no_bridge(),
-                connection_has_no(Conntrack::State, ESTABLISHED_OR_RELATED),
-                connection_has_no(Conntrack::Status, DST_NAT),
-                count_and_drop(),
-            ],
-        ),
-    ]
-}
-
-fn from_rules() -> Vec<Rule> {
-    vec![
-        rule("not IPv4", [is_not_ipv4(), count_and_drop()]),
-        rule("spoofed source", [source_is_not_pinned(), count_and_drop()]),
-        rule("to another bottle", [oifname_is_bridge(), count_and_drop()]),
-        rule(
-            "internal network",
-            [load_iifname(), vec![Expression::In(INTERNAL.to_owned())], count_and_drop()],
-        ),
-        rule("link-local destination", [destination_is_link_local(), count_and_drop()]),
-        rule("out", [vec![Expression::Accept]]),
-    ]
-}
-
-fn to_rules() -> Vec<Rule> {
-    vec![
-        rule(
-            "replies",
-            [connection_has(Conntrack::State, ESTABLISHED_OR_RELATED), vec![Expression::Accept]],
-        ),
-        rule(
-            "published by others",
-            [connection_has(Conntrack::Status, DST_NAT), vec![Expression::Accept]],
-        ),
-        rule("unasked for", [count_and_drop()]),
-    ]
-}
-
-fn local_rules() -> Vec<Rule> {
-    vec![
-        rule("not IPv4", [is_not_ipv4(), count_and_drop()]),
-        rule("spoofed source", [source_is_not_pinned(), count_and_drop()]),
-        rule(
-            "replies",
-            [connection_has(Conntrack::State, ESTABLISHED_OR_RELATED), vec![Expression::Accept]],
-        ),
-        rule("unasked for", [count_and_drop()]),
-    ]
-}
-
-fn bridge() -> Table {
-    let port_rules = vec![
-        // The Ethernet source stands at 6, the IPv4 source at 12 (RFC 791).
-        rule("IPv4 from its owner", sender(ETHERTYPE_IPV4, (Header::Link, 6), 12)),
-        // The ARP sender's hardware address stands at 8, its IPv4 address at 14 (RFC 826).
-        rule("ARP from its owner", sender(ETHERTYPE_ARP, (Header::Network, 8), 14)),
-        rule("spoofed or foreign", [count_and_drop()]),
+/// The chain where a denied packet ends: it is counted for its bottle and reason, told of where
+/// somebody wants to know, and dropped.
+fn denied_chain(name: &'static str, of: Meta) -> Chain {
+    let load = || match of {
+        Meta::Oifname => words::oifname(),
+        _ => words::iifname(),
+    };
+    let rules = vec![
+        words::rule("counted for its bottle", [words::name_and_mark(of), words::is_in(DROPS)]),
+        words::rule("told of", [load(), words::verdict_of(LOGGED)]),
+        words::rule("dropped", [words::count_and_drop()]),
     ];
-    let is_port = vec![
-        Expression::Meta { key: Meta::Iifname, to: 0 },
-        Expression::Equal(VETH_IFNAME_PREFIX.into()),
-    ];
-    Table {
-        family: Family::Bridge,
-        sets: vec![Set {
-            name: L2,
-            key: &[KeyPart::Ifname, KeyPart::EtherAddr, KeyPart::Ipv4Addr],
-        }],
-        chains: vec![
-            Chain { name: "port", base: None, rules: port_rules },
-            Chain {
-                name: "prerouting",
-                base: Some(Base {
-                    kind: "filter",
-                    hook: HOOK_PREROUTING,
-                    priority: BRIDGE_PRIORITY,
-                }),
-                rules: vec![rule("from bundles", [is_port, jump("port")])],
-            },
-        ],
-    }
+    Chain::plain(name, rules)
 }
 
-fn rule(comment: &'static str, parts: impl IntoIterator<Item = Vec<Expression>>) -> Rule {
-    Rule { comment, expressions: parts.into_iter().flatten().collect() }
-}
-
-fn load_iifname() -> Vec<Expression> {
-    vec![Expression::Meta { key: Meta::Iifname, to: 0 }]
-}
-
-/// A comparison with less than a whole name is nft's wildcard.
-fn iifname_is_bridge() -> Vec<Expression> {
-    let name = Expression::Meta { key: Meta::Iifname, to: 0 };
-    vec![name, Expression::Equal(BRIDGE_IFNAME_PREFIX.into())]
-}
-
-fn oifname_is_bridge() -> Vec<Expression> {
-    let name = Expression::Meta { key: Meta::Oifname, to: 0 };
-    vec![name, Expression::Equal(BRIDGE_IFNAME_PREFIX.into())]
-}
-
-fn oifname_is_no_bridge() -> Vec<Expression> {
-    let name = Expression::Meta { key: Meta::Oifname, to: 0 };
-    vec![name, Expression::Differs(BRIDGE_IFNAME_PREFIX.into())]
-}
-
-fn is_ipv4() -> Vec<Expression> {
-    let family = Expression::Meta { key: Meta::Nfproto, to: 0 };
-    vec![family, Expression::Equal(vec![NFPROTO_IPV4])]
-}
-
-fn is_not_ipv4() -> Vec<Expression> {
-    let family = Expression::Meta { key: Meta::Nfproto, to: 0 };
-    vec![family, Expression::Differs(vec![NFPROTO_IPV4])]
-}
-
-/// Only IPv4 comes here; `is_ipv4` lets `nft list` print the field's name.
-fn source_is_not_pinned() -> Vec<Expression> {
-    let mut expressions = is_ipv4();
-    expressions.extend([
-        Expression::Meta { key: Meta::Iifname, to: 0 },
-        Expression::Payload { base: Header::Network, offset: 12, length: 4, to: 4 },
-        Expression::NotIn(SRC4.to_owned()),
-    ]);
-    expressions
-}
-
-/// 169.254.0.0/16 (RFC 3927): cloud metadata services listen there.
-fn destination_is_link_local() -> Vec<Expression> {
-    let mut expressions = is_ipv4();
-    expressions.extend([
-        Expression::Payload { base: Header::Network, offset: 16, length: 4, to: 0 },
-        Expression::Mask(vec![255, 255, 0, 0]),
-        Expression::Equal(vec![169, 254, 0, 0]),
-    ]);
-    expressions
-}
-
-fn connection_has(key: Conntrack, bits: u32) -> Vec<Expression> {
-    let mask = bits.to_ne_bytes().to_vec();
-    let zero = 0u32.to_ne_bytes().to_vec();
-    vec![Expression::Connection { key, to: 0 }, Expression::Mask(mask), Expression::Differs(zero)]
-}
-
-fn connection_has_no(key: Conntrack, bits: u32) -> Vec<Expression> {
-    let mask = bits.to_ne_bytes().to_vec();
-    let zero = 0u32.to_ne_bytes().to_vec();
-    vec![Expression::Connection { key, to: 0 }, Expression::Mask(mask), Expression::Equal(zero)]
-}
-
-fn sender(ethertype: [u8; 2], (base, offset): (Header, u32), ip: u32) -> [Vec<Expression>; 1] {
-    [vec![
-        Expression::Meta { key: Meta::Protocol, to: 0 },
-        Expression::Equal(ethertype.to_vec()),
-        Expression::Meta { key: Meta::Iifname, to: 0 },
-        Expression::Payload { base, offset, length: 6, to: 4 },
-        Expression::Payload { base: Header::Network, offset: ip, length: 4, to: 6 },
-        Expression::In(L2.to_owned()),
-        Expression::Accept,
-    ]]
-}
-
-fn jump(chain: &str) -> Vec<Expression> {
-    vec![Expression::Jump(chain.to_owned())]
-}
-
-fn count_and_drop() -> Vec<Expression> {
-    vec![Expression::Counter, Expression::Drop]
+/// The sets that both tables have.
+fn drop_sets() -> [Set; 2] {
+    [
+        Set { name: DROPS, key: &[KeyPart::Ifname, KeyPart::Mark], holds: Holds::Counters },
+        Set { name: LOGGED, key: &[KeyPart::Ifname], holds: Holds::Verdicts },
+    ]
 }
 
 #[cfg(test)]

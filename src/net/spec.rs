@@ -204,6 +204,9 @@ pub struct PortRules {
     /// The only IPv6 source address; no IPv6 at all if `None`.
     #[serde(default)]
     pub ip6: Option<Ipv6Addr>,
+    /// The netlink group that denied frames are told to; none are if `None`.
+    #[serde(default)]
+    pub log_group: Option<u16>,
 }
 
 #[cfg(test)]

@@ -16,6 +16,7 @@ use crate::net::facts::{self, Link};
 use crate::net::link;
 use crate::net::netlink::{self, Route};
 use crate::net::nft::{self, Transaction};
+use crate::net::nft_read::Reader;
 use crate::net::ruleset::{BRIDGES, Family, GUARDED, guarded_element, ifname_of};
 use crate::net::spec::Uplink;
 use crate::presence::{Creation, Drift, Presence, Removal};
@@ -79,6 +80,10 @@ fn guard(device: &IfName) -> Result<(), Error> {
     }
 }
 
+fn is_guarded(device: &IfName) -> Result<bool, Error> {
+    Ok(Reader::open()?.look_up(&[guarded_element(device)])? != [None])
+}
+
 /// Present if forwarding is on, and guarded if and only if carboy turned it on.
 ///
 /// # Errors
@@ -90,7 +95,7 @@ pub fn observe(spec: &Uplink) -> Result<Presence, Error> {
         if mode == Mode::Off {
             return Ok(Presence::Absent);
         }
-        let guarded = nft::has_element(&guarded_element(&spec.device))?;
+        let guarded = is_guarded(&spec.device)?;
         Ok(differences(&spec.device, mode, guarded).into_presence())
     })
 }
@@ -118,7 +123,7 @@ pub fn repair(spec: &Uplink, _drift: &[Drift]) -> Result<(), Error> {
         Mode::Ours => guard(&spec.device),
         Mode::Theirs => {
             let object = object(&spec.device);
-            elements::remove(&object, &[guarded_element(&spec.device)]).map(|_| ())
+            elements::remove(&object, &vec![guarded_element(&spec.device)].into()).map(|_| ())
         }
         Mode::Off => Ok(()),
     }
@@ -131,10 +136,11 @@ pub fn repair(spec: &Uplink, _drift: &[Drift]) -> Result<(), Error> {
 /// # Errors
 /// What the kernel said.
 pub fn remove(spec: &Uplink) -> Result<Removal, Error> {
-    if !nft::elements(Family::Inet, BRIDGES)?.is_empty() || bridge::any_left()? {
+    let reader = Reader::open()?;
+    if !reader.elements(Family::Inet, BRIDGES)?.is_empty() || bridge::any_left()? {
         return Ok(Removal::Absent);
     }
-    let guarded = nft::elements(Family::Inet, GUARDED)?;
+    let guarded = reader.elements(Family::Inet, GUARDED)?;
     let mut devices: Vec<_> = guarded.iter().filter_map(|e| ifname_of(&e.key)).collect();
     if !devices.contains(&spec.device) {
         devices.push(spec.device.clone());
@@ -150,7 +156,7 @@ pub fn remove(spec: &Uplink) -> Result<Removal, Error> {
         }
         Ok(any)
     })?;
-    let forgotten = elements::remove(&object(&spec.device), &guarded)?;
+    let forgotten = elements::remove(&object(&spec.device), &guarded.into())?;
     Ok(if turned_off { Removal::Removed } else { forgotten })
 }
 

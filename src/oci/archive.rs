@@ -85,6 +85,9 @@ impl Read for Section {
 /// Entries an archive may have: an image has some dozen.
 const ENTRIES_MAX: usize = 100_000;
 
+/// An entry's headers may have this many bytes in all. The parser's own limits do not see all.
+const HEADERS_MAX: usize = 4 << 20;
+
 /// Symbolic links followed for one file; Docker's old archives have one.
 const LINKS_MAX: usize = 8;
 
@@ -170,8 +173,13 @@ fn scan(
     loop {
         let there = bytes.read_at(&mut buffer, at).map_err(Fault::Io)?;
         let (consumed, entry) = match parser.parse(&buffer[..there])? {
+            ParseEvent::NeedData { min_bytes } if min_bytes > HEADERS_MAX => {
+                let (size, limit) = (min_bytes as u64, HEADERS_MAX as u32);
+                return Err(ParseError::MetadataTooLarge { size, limit }.into());
+            }
             ParseEvent::NeedData { min_bytes } if buffer.len() < min_bytes => {
-                buffer.resize(min_bytes, 0);
+                // In steps: the parser begins anew each time.
+                buffer.resize(min_bytes.max(2 * buffer.len()), 0);
                 continue;
             }
             // A clean end between two entries, or half of an end marker.
@@ -183,8 +191,11 @@ fn scan(
             ParseEvent::NeedData { .. } => return Err(TRUNCATED),
             ParseEvent::End { .. } => return Ok(()),
             ParseEvent::GlobalExtensions { consumed, .. } => (consumed, None),
-            ParseEvent::Entry { consumed, entry }
-            | ParseEvent::SparseEntry { consumed, entry, .. } => (consumed, Some(entry)),
+            ParseEvent::Entry { consumed, entry } => (consumed, Some(entry)),
+            ParseEvent::SparseEntry { entry, .. } => {
+                *last = entry.path_lossy().into_owned();
+                return Err(Fault::Archive(ArchiveFault::Sparse));
+            }
         };
         at += consumed as u64;
         entries += 1;
@@ -238,6 +249,7 @@ pub(super) fn plain(directory: &str, name: &str) -> Option<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::oci::fixture::Tar;
 
     #[test]
     fn names_stay_inside_the_archive() {
@@ -250,6 +262,25 @@ mod tests {
         ];
         for (directory, name, want) in cases {
             assert_eq!(plain(directory, name).as_deref(), want, "{directory} {name}");
+        }
+    }
+
+    #[test]
+    fn headers_without_an_end_are_refused() {
+        // Each block says that another one follows.
+        let more = [&[0; 504][..], &[1], &[0; 7]].concat();
+        let endless = Tar::default().file("a", b"").gnu_sparse("b", (0, 9), &[], true);
+        let map = [("GNU.sparse.major", "1"), ("GNU.sparse.minor", "0")];
+        let map = [&map[..], &[("GNU.sparse.realsize", "9000")]].concat();
+        let line = Tar::default().file("a", b"").paxes(&map).file("b", &[b'1'; 9_000]);
+        for tar in [
+            endless.raw(&more.repeat(10_000)),
+            line,
+            Tar::default().gnu_sparse("a", (0, 9), &[], false),
+        ] {
+            let bytes: &'static [u8] = tar.end().leak();
+            let error = Archive::index(Bytes::Memory(bytes), "f").expect_err("no end");
+            assert!(matches!(error, StoreError::Archive { .. }), "{error}");
         }
     }
 

@@ -327,6 +327,9 @@ pub enum ArchiveFault {
         /// The most it may have.
         max: usize,
     },
+    /// A file of it has holes: it cannot be read at its place.
+    #[error("it is a sparse file, which an image's archive must not hold")]
+    Sparse,
     /// It unpacks to more than any image.
     #[error("it unpacks to more than {max} bytes")]
     Bytes {
@@ -431,6 +434,15 @@ impl Classify for StoreError {
             Self::Io { source, .. } | Self::Layer { source: LayerFault::Io { source, .. }, .. } => {
                 io_hint(source)
             }
+            Self::Layer {
+                source:
+                    LayerFault::Bytes { .. } | LayerFault::Entries { .. } | LayerFault::Ratio { .. },
+                ..
+            } => Some(
+                "if you trust the image, raise layer_max_bytes, layer_max_entries or \
+                 layer_max_ratio in the configuration file"
+                    .to_owned(),
+            ),
             Self::Process(error) => error.hint(),
             Self::Signal(error) => error.hint(),
             Self::InRegistry { name } => Some(format!("fetch it with `carboy image pull {name}`")),

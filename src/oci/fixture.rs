@@ -68,12 +68,57 @@ impl Tar {
 
     /// A pax header for the next entry.
     pub(super) fn pax(self, key: &str, value: &str) -> Self {
-        let rest = format!(" {key}={value}\n");
-        let mut length = rest.len() + 1;
-        while length != rest.len() + length.to_string().len() {
-            length = rest.len() + length.to_string().len();
+        self.paxes(&[(key, value)])
+    }
+
+    /// A pax header with several records.
+    pub(super) fn paxes(self, records: &[(&str, &str)]) -> Self {
+        let mut text = String::new();
+        for (key, value) in records {
+            let rest = format!(" {key}={value}\n");
+            let mut length = rest.len() + 1;
+            while length != rest.len() + length.to_string().len() {
+                length = rest.len() + length.to_string().len();
+            }
+            text.push_str(&format!("{length}{rest}"));
         }
-        self.entry(b'x', "pax", "", 0o644, format!("{length}{rest}").as_bytes())
+        self.entry(b'x', "pax", "", 0o644, text.as_bytes())
+    }
+
+    /// The header of a sparse file as old GNU tar writes it (`S`): its size on tape and in full,
+    /// up to four regions, and whether a block with more of them follows.
+    pub(super) fn gnu_sparse(
+        mut self,
+        name: &str,
+        sizes: (u64, u64),
+        regions: &[(u64, u64)],
+        more: bool,
+    ) -> Self {
+        let mut block = [0u8; 512];
+        let mut put = |at: usize, bytes: &[u8]| block[at..at + bytes.len()].copy_from_slice(bytes);
+        put(0, name.as_bytes());
+        for at in [100, 108, 116] {
+            put(at, b"0000644");
+        }
+        put(124, format!("{:011o}", sizes.0).as_bytes());
+        put(136, b"00000000144");
+        put(148, b"        S");
+        put(257, b"ustar  \0");
+        for (n, (offset, length)) in regions.iter().enumerate() {
+            put(386 + n * 24, format!("{offset:011o}\0{length:011o}").as_bytes());
+        }
+        put(482, &[u8::from(more)]);
+        put(483, format!("{:011o}", sizes.1).as_bytes());
+        let sum: u32 = block.iter().map(|&byte| u32::from(byte)).sum();
+        block[148..155].copy_from_slice(format!("{sum:06o}\0").as_bytes());
+        self.0.extend(block);
+        self
+    }
+
+    /// Bytes as they are.
+    pub(super) fn raw(mut self, bytes: &[u8]) -> Self {
+        self.0.extend(bytes);
+        self
     }
 
     /// The bytes, with the end marker.

@@ -13,6 +13,8 @@ pub mod events;
 mod executor;
 #[cfg(test)]
 mod fixture;
+#[doc(hidden)]
+pub mod fuzzing;
 pub mod health;
 pub mod healthcheck;
 pub mod helper;

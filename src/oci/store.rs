@@ -159,6 +159,12 @@ impl Store {
         Ok(schema.map(|(_, form)| Self { root, form, limits: Limits::default() }))
     }
 
+    /// Sets what a layer may have when it is unpacked.
+    #[must_use]
+    pub fn with_limits(self, limits: Limits) -> Self {
+        Self { limits, ..self }
+    }
+
     /// An image as it is, or will be, in the store at `root`, by what its documents say. Reads
     /// nothing, and so knows no health check.
     ///

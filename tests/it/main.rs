@@ -9,9 +9,11 @@ mod common;
 
 mod bad_input;
 mod crash;
+mod differential;
 mod exec_logs;
 mod hardship;
 mod harness;
+mod hostile;
 mod idempotency;
 mod image_config;
 mod images;

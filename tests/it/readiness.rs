@@ -170,3 +170,49 @@ fn what_a_repeated_up_finds_in_order_is_no_event() {
     down(&host, "demo");
     host.assert_clean();
 }
+
+#[test]
+fn a_generated_unit_is_one_and_does_what_it_says() {
+    let host = host();
+    let script = "echo \"100% $0 \\\\\"; while :; do sleep 1; done";
+    let options = ["demo", "--image", "test-busybox", "--ready", "log:^100%", "-e", "TOKEN"];
+    let all = [&["generate", "systemd"], &options[..], &["--", "sh", "-c", script]].concat();
+    let unit = host.carboy(&all).ok().stdout();
+    assert!(events(&host, &[]).is_empty(), "it starts nothing");
+    let path = host.dir().join("carboy-demo.service");
+    std::fs::write(&path, &unit).unwrap();
+    let path = path.display().to_string();
+    let verified =
+        host.run(["systemd-analyze", "verify", "--man=no", "--recursive-errors=no", &path]);
+    assert_eq!((verified.exit_code(), verified.stderr().as_str()), (Some(0), ""), "{unit}");
+    // What systemd would run, with its own rules undone.
+    let line = |key: &str| {
+        let line = unit.lines().find_map(|line| line.strip_prefix(key)).unwrap();
+        line.replace("%%", "%").replace("$$", "\\$")
+    };
+    host.run(["sh", "-c", &line("ExecStart=")]).ok();
+    assert!(host.carboy(&["logs", "demo"]).ok().stdout().starts_with("100% sh"));
+    host.run(["sh", "-c", &line("ExecStop=")]).ok();
+    assert_eq!(host.carboy(&["inspect", "demo"]).exit_code(), Some(3));
+    host.carboy(&["generate", "systemd", "demo", "--subnet", "10.0.0.0"]).code(2);
+    host.assert_clean();
+}
+
+#[test]
+fn a_service_manager_is_told_when_the_bottle_is_ready() {
+    let host = host();
+    let path = host.dir().join("notify");
+    let socket = std::os::unix::net::UnixDatagram::bind(&path).unwrap();
+    socket.set_read_timeout(Some(PATIENCE)).unwrap();
+    let path = path.display().to_string();
+    let up = ["up", "demo", "--image", "test-busybox", "--wait"];
+    host.carboy_with(&up, &[("NOTIFY_SOCKET", &path)], None).ok();
+    let mut message = [0; 256];
+    let length = socket.recv(&mut message).unwrap();
+    assert_eq!(&message[..length], b"READY=1\nSTATUS=bottle demo is up");
+    let gone = host.carboy_with(&up, &[("NOTIFY_SOCKET", "/nowhere/notify")], None);
+    assert!(gone.ok().stderr().contains("could not be told"), "{}", gone.stderr());
+    host.carboy_with(&up, &[("NOTIFY_SOCKET", "")], None).ok();
+    down(&host, "demo");
+    host.assert_clean();
+}

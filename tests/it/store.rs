@@ -1,10 +1,10 @@
 //! The image store as root: what it unpacks equals what `umoci` unpacks, a killed load leaves no
 //! harm, two loads at once agree, and no archive reaches outside.
 
-mod archive;
+pub(crate) mod archive;
 mod image;
 mod sources;
-mod tree;
+pub(crate) mod tree;
 mod verbs;
 
 use std::fs;
@@ -25,7 +25,7 @@ const STORE: &str = "/var/lib/carboy/images";
 
 /// `carboy image load --json`, which must succeed; what it loaded.
 #[track_caller]
-fn load(host: &TestHost, flags: &[&str], path: &Path) -> Vec<Value> {
+pub(crate) fn load(host: &TestHost, flags: &[&str], path: &Path) -> Vec<Value> {
     let path = path.display().to_string();
     let output = host.carboy(&[flags, &["image", "load", "--json", &path]].concat());
     output.ok().stdout_json().as_array().unwrap().clone()
@@ -33,7 +33,7 @@ fn load(host: &TestHost, flags: &[&str], path: &Path) -> Vec<Value> {
 
 /// The layers' directories of an image, the lowest first, found by the chain of its configuration
 /// (OCI image specification, `config.md`, "Layer ChainID").
-fn layers(host: &TestHost, store: &Path, source: &str) -> Vec<PathBuf> {
+pub(crate) fn layers(host: &TestHost, store: &Path, source: &str) -> Vec<PathBuf> {
     let config = host.json(["skopeo", "inspect", "--config", source]);
     let mut chain = String::new();
     let mut found = Vec::new();

@@ -29,7 +29,7 @@ fn tree(host: &TestHost) -> String {
 }
 
 /// Writes the configuration file.
-fn configure(host: &TestHost, content: &str) {
+pub(crate) fn configure(host: &TestHost, content: &str) {
     let path = host.dir().join("config.toml");
     fs::write(&path, content).unwrap();
     let script = "mkdir -p /run/etc/carboy; ! mountpoint -q /etc || umount -l /etc; \

@@ -1,8 +1,9 @@
 //! What a tar entry means for a layer, and whether it is allowed. Pure.
 
 use tar_core::parse::ParsedEntry;
-use tar_core::{EntryType, PaxExtensions};
+use tar_core::{EntryType, PaxExtensions, SparseEntry};
 
+use super::sparse::Sparse;
 use super::{LayerFault, Limits};
 
 /// One entry, checked; its paths are relative, without `.`, `..`, NUL and doubled slashes. The
@@ -21,22 +22,37 @@ pub(super) struct Entry {
 pub(super) enum What {
     Directory,
     File,
-    Symlink { target: Vec<u8> },
-    Hardlink { target: Vec<u8> },
+    /// A file with holes.
+    Sparse(Sparse),
+    Symlink {
+        target: Vec<u8>,
+    },
+    Hardlink {
+        target: Vec<u8>,
+    },
     Fifo,
     Whiteout,
     Opaque,
-    LeftOut { why: String },
+    LeftOut {
+        why: String,
+    },
 }
 
-/// What a file has besides content. Times are whole seconds, as Docker writes layers.
+/// A point in time: seconds since 1970 and the nanoseconds after them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Time {
+    pub(super) seconds: i64,
+    pub(super) nanoseconds: u32,
+}
+
+/// What a file has besides content.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct Meta {
     pub(super) mode: u32,
     pub(super) uid: u32,
     pub(super) gid: u32,
-    /// Seconds since 1970; `None` leaves the time of unpacking.
-    pub(super) mtime: Option<i64>,
+    /// `None` leaves the time of unpacking.
+    pub(super) mtime: Option<Time>,
     pub(super) xattrs: Vec<(String, Vec<u8>)>,
     pub(super) skipped_xattrs: Vec<String>,
 }
@@ -53,22 +69,39 @@ pub(super) fn padding(size: u64) -> u64 {
 }
 
 impl Entry {
-    /// Checks an entry.
-    pub(super) fn parse(entry: &ParsedEntry<'_>, limits: &Limits) -> Result<Self, LayerFault> {
+    /// Checks an entry; `sparse` is the map of its holes, and its size with them.
+    pub(super) fn parse(
+        entry: &ParsedEntry<'_>,
+        sparse: Option<(&[SparseEntry], u64)>,
+        limits: &Limits,
+    ) -> Result<Self, LayerFault> {
         let kind = entry.entry_type;
-        let has_data = matches!(kind, EntryType::Regular | EntryType::Continuous);
+        let is_file = matches!(kind, EntryType::Regular | EntryType::Continuous);
+        let has_data = is_file || kind == EntryType::GnuSparse;
         if !has_data && entry.size != 0 {
             return Err(LayerFault::Sized);
         }
         let path = clean(&entry.path, limits.depth)?;
-        let meta = Meta::parse(entry)?;
+        let pax = Pax::parse(entry)?;
+        let sparse = match sparse {
+            None if pax.sparse || kind == EntryType::GnuSparse => {
+                return Err(LayerFault::Sparse { reason: "it is of no known form" });
+            }
+            None => None,
+            // Such a size may count the map or not: parsers disagree.
+            Some(_) if !has_data || pax.size => {
+                return Err(LayerFault::Sparse { reason: "its headers contradict it" });
+            }
+            Some((map, size)) => Some(Sparse::parse(map, size, entry.size, limits)?),
+        };
+        let meta = Meta::parse(entry, &pax)?;
         let (path, what) = if path.is_empty() {
             if kind != EntryType::Directory {
                 return Err(LayerFault::Root);
             }
             (path, What::Directory)
         } else if let Some(marker) = Marker::parse(&path)? {
-            if !has_data && marker != Marker::Aufs {
+            if (!is_file || sparse.is_some()) && marker != Marker::Aufs {
                 return Err(LayerFault::Whiteout);
             }
             match marker {
@@ -77,7 +110,10 @@ impl Entry {
                 Marker::Aufs => (path, What::LeftOut { why: "metadata of aufs".to_owned() }),
             }
         } else {
-            let what = What::parse(entry, limits)?;
+            let what = match sparse {
+                Some(sparse) => What::Sparse(sparse),
+                None => What::parse(entry, limits)?,
+            };
             (path, what)
         };
         Ok(Self { path, meta, what, size: entry.size })
@@ -101,14 +137,13 @@ impl What {
                     entry.dev_minor.unwrap_or(0)
                 ),
             },
-            EntryType::GnuSparse => return Err(LayerFault::Sparse),
             other => return Err(LayerFault::Kind { kind: char::from(other.to_byte()) }),
         })
     }
 }
 
 impl Meta {
-    fn parse(entry: &ParsedEntry<'_>) -> Result<Self, LayerFault> {
+    fn parse(entry: &ParsedEntry<'_>, pax: &Pax) -> Result<Self, LayerFault> {
         // The kernel takes 2³²−1 for "leave as it is".
         let (uid, gid) = match (u32::try_from(entry.uid), u32::try_from(entry.gid)) {
             (Ok(uid), Ok(gid)) if uid != u32::MAX && gid != u32::MAX => (uid, gid),
@@ -122,33 +157,65 @@ impl Meta {
             }
         }
         // Base-256 fields hold times before 1970 as two's complement.
-        let mtime = pax_mtime(entry)?.unwrap_or(entry.mtime.cast_signed());
-        Ok(Self { mode: entry.mode & 0o7777, uid, gid, mtime: Some(mtime), xattrs, skipped_xattrs })
+        let header = Time { seconds: entry.mtime.cast_signed(), nanoseconds: 0 };
+        let mtime = Some(pax.mtime.unwrap_or(header));
+        Ok(Self { mode: entry.mode & 0o7777, uid, gid, mtime, xattrs, skipped_xattrs })
     }
 }
 
-/// The time in a pax header. The parser takes times before 1970 for errors, so it is told to pass
-/// over errors, and the fields that must be right are checked here again.
-fn pax_mtime(entry: &ParsedEntry<'_>) -> Result<Option<i64>, LayerFault> {
-    let mut mtime = None;
-    for record in PaxExtensions::new(entry.pax.unwrap_or_default()) {
-        let record = record.map_err(|error| LayerFault::Header(error.into()))?;
-        let key = record.key().map_err(|error| LayerFault::Header(error.into()))?;
-        let bad = || LayerFault::Pax { key: key.to_owned() };
-        let value = || record.value().map_err(|_| bad());
-        match key {
-            "size" | "uid" | "gid" => {
-                value()?.parse::<u64>().map_err(|_| bad())?;
+/// What a pax header has that the parser does not tell, or tells wrong.
+///
+/// The parser takes times before 1970 for errors, so it is told to pass over errors, and the
+/// fields that must be right are checked here again.
+#[derive(Default)]
+struct Pax {
+    mtime: Option<Time>,
+    /// It gives the size of the data.
+    size: bool,
+    /// It speaks of a file with holes.
+    sparse: bool,
+}
+
+impl Pax {
+    fn parse(entry: &ParsedEntry<'_>) -> Result<Self, LayerFault> {
+        let mut pax = Self::default();
+        for record in PaxExtensions::new(entry.pax.unwrap_or_default()) {
+            let record = record.map_err(|_| LayerFault::Pax { key: "record".to_owned() })?;
+            let key = record.key().map_err(|_| LayerFault::Pax { key: "key".to_owned() })?;
+            let bad = || LayerFault::Pax { key: key.to_owned() };
+            let value = || record.value().map_err(|_| bad());
+            match key {
+                "size" | "uid" | "gid" => {
+                    value()?.parse::<u64>().map_err(|_| bad())?;
+                    pax.size |= key == "size";
+                }
+                "mtime" => pax.mtime = Some(Time::parse(value()?).ok_or_else(bad)?),
+                key if key.starts_with("GNU.sparse.") => pax.sparse = true,
+                _ => {}
             }
-            "mtime" => {
-                let seconds = value()?.split('.').next().unwrap_or_default();
-                mtime = Some(seconds.parse().map_err(|_| bad())?);
-            }
-            key if key.starts_with("GNU.sparse.") => return Err(LayerFault::Sparse),
-            _ => {}
         }
+        Ok(pax)
     }
-    Ok(mtime)
+}
+
+impl Time {
+    /// A decimal number of seconds, perhaps negative, perhaps with a fraction (POSIX `pax`,
+    /// "Extended Header File Times"). What is finer than a nanosecond is cut off.
+    fn parse(text: &str) -> Option<Self> {
+        let (whole, fraction) = text.split_once('.').unwrap_or((text, ""));
+        let seconds: i64 = whole.parse().ok()?;
+        if !fraction.bytes().all(|digit| digit.is_ascii_digit()) {
+            return None;
+        }
+        let digits = fraction.bytes().chain(std::iter::repeat(b'0')).take(9);
+        let nanoseconds = digits.fold(0, |sum, digit| sum * 10 + u32::from(digit - b'0'));
+        if whole.starts_with('-') && nanoseconds > 0 {
+            // The kernel counts nanoseconds forwards.
+            let nanoseconds = 1_000_000_000 - nanoseconds;
+            return Some(Self { seconds: seconds.checked_sub(1)?, nanoseconds });
+        }
+        Some(Self { seconds, nanoseconds })
+    }
 }
 
 /// Only what the file's own program can read: `trusted.*` and `user.overlay.*` would speak to
@@ -300,6 +367,29 @@ mod tests {
             "user.a\0b",
         ] {
             assert!(!allowed(bad), "{bad}");
+        }
+    }
+
+    #[test]
+    fn times_have_nanoseconds() {
+        let cases = [
+            ("0", Some((0, 0))),
+            ("1234567890.5", Some((1_234_567_890, 500_000_000))),
+            ("1.123456789999", Some((1, 123_456_789))),
+            ("-86400.5", Some((-86_401, 500_000_000))),
+            ("-0.25", Some((-1, 750_000_000))),
+            ("7.", Some((7, 0))),
+            ("", None),
+            (".5", None),
+            ("1.x", None),
+            ("1.-5", None),
+            ("1e9", None),
+            ("9223372036854775808", None),
+            ("-9223372036854775808.5", None),
+        ];
+        for (text, want) in cases {
+            let found = Time::parse(text).map(|time| (time.seconds, time.nanoseconds));
+            assert_eq!(found, want, "{text}");
         }
     }
 

@@ -1,6 +1,6 @@
 //! Unpacks one layer into a directory of its own, in the form overlayfs wants a lower layer.
 //!
-//! Two threads: one reads, hashes and inflates the blob, the other hashes the tar and writes the
+//! Two threads: one reads and inflates the blob and hashes both it and the tar, the other writes the
 //! files; a third would gain nothing. What an entry is and whether it is allowed is decided in
 //! `entry`, without I/O; `tree` does the writing and lets the kernel resolve every path
 //! inside the layer's directory (`openat2` with `RESOLVE_IN_ROOT`), so a symbolic link of the
@@ -10,8 +10,10 @@
 //! the form on disk, `tar(5)` and POSIX `pax` for the archive.
 
 mod entry;
+mod fault;
 mod lower;
 mod remove;
+mod sparse;
 mod stream;
 #[cfg(test)]
 mod tests;
@@ -24,6 +26,7 @@ use std::os::fd::{BorrowedFd, OwnedFd};
 use tar_core::parse::{ParseError, ParseEvent, Parser};
 
 use self::entry::{Entry, What};
+pub use self::fault::LayerFault;
 pub(in crate::oci) use self::lower::{Lower, lookup};
 pub(in crate::oci) use self::remove::remove_tree;
 use self::stream::Inflated;
@@ -39,7 +42,7 @@ pub struct Limits {
     pub entries: u64,
     /// Directories in a path; removal recurses as deep, with a descriptor each.
     pub depth: usize,
-    /// Uncompressed bytes per compressed byte, once past [`Limits::ratio_floor`].
+    /// Uncompressed bytes per compressed byte, once past [`Limits::ratio_floor`]; not 0.
     pub ratio: u64,
     /// Below this many uncompressed bytes any ratio is fine.
     pub ratio_floor: u64,
@@ -51,8 +54,8 @@ impl Default for Limits {
             bytes: 32 << 30,
             entries: 2_000_000,
             depth: 128,
-            // deflate cannot exceed 1,032; zstd can, by far.
-            ratio: 1_100,
+            // Real layers stay below 20; deflate ends at 1,032, zstd is without bounds.
+            ratio: 200,
             ratio_floor: 256 << 20,
         }
     }
@@ -65,118 +68,6 @@ pub enum Form {
     Privileged,
     /// Without owners and file capabilities, with `user.overlay.*` (mount option `userxattr`).
     Rootless,
-}
-
-/// Why a layer cannot be unpacked.
-#[derive(Debug, thiserror::Error)]
-#[non_exhaustive]
-pub enum LayerFault {
-    /// The kernel refused an operation.
-    #[error("cannot {action}")]
-    Io {
-        /// What was tried, as a verb.
-        action: &'static str,
-        /// What the kernel said.
-        source: io::Error,
-    },
-    /// A compression nobody specified for layers.
-    #[error("it is compressed with {found}, only gzip and zstd are known")]
-    Compression {
-        /// What was found.
-        found: &'static str,
-    },
-    /// The compressed stream is damaged or ends early.
-    #[error("the compressed stream is damaged or truncated")]
-    Stream(#[source] io::Error),
-    /// A header is damaged or exceeds a limit of the format.
-    #[error("the tar has a bad header")]
-    Header(#[source] ParseError),
-    /// A field of an extended header is no number.
-    #[error("the pax header has a bad {key}")]
-    Pax {
-        /// The field.
-        key: String,
-    },
-    /// The tar ends in the middle of an entry.
-    #[error("the tar is truncated")]
-    Truncated,
-    /// `..` in a path.
-    #[error("the path leads upwards with \"..\"")]
-    DotDot,
-    /// A NUL byte in a path.
-    #[error("the path holds a NUL byte")]
-    Nul,
-    /// A component of a path is too long for any file system.
-    #[error("a name in the path is longer than 255 bytes")]
-    NameTooLong,
-    /// A path has too many directories.
-    #[error("the path is more than {max} directories deep")]
-    Depth {
-        /// The most it may have.
-        max: usize,
-    },
-    /// A sparse file: the formats of it contradict each other.
-    #[error("it is a sparse file, which layers must not hold")]
-    Sparse,
-    /// Parsers disagree on whether data follows such an entry.
-    #[error("it is no file, yet has a size")]
-    Sized,
-    /// An owner the kernel cannot store.
-    #[error("its owner {uid}:{gid} is out of range")]
-    Owner {
-        /// The user.
-        uid: u64,
-        /// The group.
-        gid: u64,
-    },
-    /// The layer's root is something else than a directory.
-    #[error("the root of the layer is no directory")]
-    Root,
-    /// A whiteout that names nothing, or that is no plain file, or that has files beneath.
-    #[error("it is no valid whiteout")]
-    Whiteout,
-    /// A kind of entry no image has.
-    #[error("its type {kind:?} is unknown")]
-    Kind {
-        /// The type byte.
-        kind: char,
-    },
-    /// Something that is no directory stands where a parent should be.
-    #[error("its parent {parent:?} is no directory in this layer")]
-    Parent {
-        /// The parent's path.
-        parent: String,
-    },
-    /// A hard link's target is not there before it.
-    #[error("it is a hard link to {target:?}, which is no file of this layer")]
-    LinkTarget {
-        /// The target's path.
-        target: String,
-    },
-    /// Too many entries.
-    #[error("the layer has more than {max} entries")]
-    Entries {
-        /// The most it may have.
-        max: u64,
-    },
-    /// Too many bytes.
-    #[error("the layer unpacks to more than {max} bytes")]
-    Bytes {
-        /// The most it may have.
-        max: u64,
-    },
-    /// A compression bomb.
-    #[error("the layer unpacks to more than {max} times its size")]
-    Ratio {
-        /// The highest ratio allowed.
-        max: u64,
-    },
-}
-
-impl LayerFault {
-    fn os(action: &'static str) -> impl FnOnce(rustix::io::Errno) -> Self {
-        move |errno| Self::Io { action, source: errno.into() }
-    }
 }
 
 /// A layer that was unpacked; its digests are for the caller to compare.
@@ -210,6 +101,9 @@ pub struct Failure {
 /// owner and mode from there. Nothing is synced to disk. On failure the directory is left half
 /// filled.
 ///
+/// `blob` is read to its end, once and in order, by a thread of its own, even if the layer is
+/// refused; a reader that copies what passes to a file therefore gets the whole blob.
+///
 /// # Errors
 /// [`Failure`] with the entry at fault.
 pub fn unpack(
@@ -228,22 +122,24 @@ pub fn unpack(
                 let fault = LayerFault::Io { action: "start a thread", source };
                 Failure { blob: None, entry: String::new(), fault }
             })?;
-        let mut tar = Hashed::new(Inflated::new(receiver));
+        let mut tar = Inflated::new(receiver);
         let mut writer = Writer {
             tree: tree::Tree::new(into, lower, form),
             notes: Notes::default(),
             entry: String::new(),
             entries: 0,
+            holes: 0,
             limits,
         };
         let written = writer.run(&mut tar).and_then(|()| {
-            // What follows the end marker counts for the digest, too.
+            // What follows the end marker is hashed, too: the reader must not be stopped.
             io::copy(&mut tar, &mut io::sink())
                 .map_err(|source| LayerFault::Io { action: "read the layer", source })
         });
-        let (diff_id, tar_size) = tar.finish();
-        // The receiver is gone now, so the reader hashes what is left of the blob and ends.
+        // Without a receiver the reader only hashes what is left of the blob, and ends.
+        drop(tar);
         let pumped = reader.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic));
+        let stream::Pumped { diff_id, tar_size, .. } = pumped;
         let entry = std::mem::take(&mut writer.entry);
         // A fault of the stream explains the one of the tar that ended too early.
         let outcome = pumped.outcome.and(written).and_then(|_| writer.tree.finish());
@@ -263,6 +159,8 @@ struct Writer<'a> {
     notes: Notes,
     entry: String,
     entries: u64,
+    /// Bytes of holes so far.
+    holes: u64,
     limits: &'a Limits,
 }
 
@@ -270,13 +168,15 @@ struct Writer<'a> {
 const METADATA_MAX: u32 = 1 << 20;
 const PATH_MAX: u32 = 4_096;
 
+/// An entry's headers may have this many bytes in all, the map of a file with holes included.
+const HEADERS_MAX: usize = 4 << 20;
+
 impl Writer<'_> {
     fn run(&mut self, tar: &mut impl Read) -> Result<(), LayerFault> {
         let mut parser = Parser::new(tar_core::parse::Limits {
             max_metadata_size: METADATA_MAX,
             max_path_len: Some(PATH_MAX),
-            // Sparse files are refused; no need to read long maps first.
-            max_sparse_entries: 0,
+            max_sparse_entries: sparse::REGIONS_MAX,
             ..Default::default()
         });
         // "./" cleans up to nothing in some archives; the root is checked in `Entry::parse`.
@@ -285,28 +185,34 @@ impl Writer<'_> {
         parser.set_ignore_pax_errors(true);
         let mut buffer = stream::Buffer::new(tar);
         loop {
-            let event = parser.parse(buffer.bytes()).map_err(|fault| match fault {
-                ParseError::TooManySparseEntries { .. } => LayerFault::Sparse,
-                fault => LayerFault::Header(fault),
-            })?;
+            let event = parser.parse(buffer.bytes()).map_err(LayerFault::Header)?;
             let (consumed, entry) = match event {
                 ParseEvent::NeedData { min_bytes } => {
+                    // A sparse map without entries or line ends passes the parser's limits, and
+                    // it may ask for what is there already.
+                    let wanted = min_bytes.max(buffer.bytes().len() + 1);
+                    if wanted > HEADERS_MAX {
+                        let (size, limit) = (wanted as u64, HEADERS_MAX as u32);
+                        let fault = ParseError::MetadataTooLarge { size, limit };
+                        return Err(LayerFault::Header(fault));
+                    }
                     if buffer.at_end()? {
                         return Ok(());
                     }
-                    buffer.fill(min_bytes)?;
+                    buffer.fill(wanted)?;
                     continue;
                 }
                 ParseEvent::End { .. } => return Ok(()),
-                ParseEvent::SparseEntry { entry, .. } => {
-                    self.entry = entry.path_lossy().into_owned();
-                    return Err(LayerFault::Sparse);
-                }
                 // Global headers carry comments (git archive); Docker ignores them, too.
                 ParseEvent::GlobalExtensions { consumed, .. } => (consumed, None),
                 ParseEvent::Entry { consumed, entry } => {
                     self.entry = entry.path_lossy().into_owned();
-                    (consumed, Some(Entry::parse(&entry, self.limits)?))
+                    (consumed, Some(Entry::parse(&entry, None, self.limits)?))
+                }
+                ParseEvent::SparseEntry { consumed, entry, sparse_map, real_size } => {
+                    self.entry = entry.path_lossy().into_owned();
+                    let sparse = Some((&sparse_map[..], real_size));
+                    (consumed, Some(Entry::parse(&entry, sparse, self.limits)?))
                 }
             };
             buffer.consume(consumed);
@@ -342,6 +248,21 @@ impl Writer<'_> {
             What::File => {
                 let file = self.tree.create(&path)?;
                 data.copy_to(&file, size)?;
+                self.tree.describe(&path, &file, &meta, &mut self.notes)?;
+                return data.skip(entry::padding(size));
+            }
+            What::Sparse(sparse) => {
+                self.holes = self.holes.saturating_add(sparse.size - size);
+                // What reads the layer later reads the holes, too.
+                if self.holes > self.limits.bytes {
+                    return Err(LayerFault::Bytes { max: self.limits.bytes });
+                }
+                let file = self.tree.create(&path)?;
+                for (offset, length) in sparse.regions {
+                    tree::seek(&file, offset)?;
+                    data.copy_to(&file, length)?;
+                }
+                tree::set_size(&file, sparse.size)?;
                 self.tree.describe(&path, &file, &meta, &mut self.notes)?;
                 return data.skip(entry::padding(size));
             }

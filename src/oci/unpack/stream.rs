@@ -1,5 +1,5 @@
-//! The reading half of unpacking: blob → digest → inflated bytes, on a thread of its own, and
-//! the buffer from which the writing half reads the tar.
+//! The reading half of unpacking: blob → digest → inflated bytes → digest, on a thread of its own,
+//! and the buffer from which the writing half reads the tar.
 
 use std::io::{self, BufRead, BufReader, Read, Write};
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -61,6 +61,10 @@ impl Compression {
 pub(super) struct Pumped {
     /// Of the whole blob; `None` if it could not be read to its end.
     pub(super) digest: Option<Digest>,
+    /// Of the tar, as far as it was inflated.
+    pub(super) diff_id: Digest,
+    /// Its size in bytes, as far as it was inflated.
+    pub(super) tar_size: u64,
     /// Whether the stream was sound and within the limits.
     pub(super) outcome: Result<(), LayerFault>,
 }
@@ -69,24 +73,32 @@ pub(super) struct Pumped {
 /// stream is bad, the rest of the blob is still hashed: a wrong digest explains most faults.
 pub(super) fn pump(blob: impl Read + Send, to: SyncSender<Vec<u8>>, limits: &Limits) -> Pumped {
     let mut blob = Hashed::new(blob);
-    let outcome = inflate(&mut blob, &to, limits);
+    let mut tar = sha2::Sha256::new();
+    let mut tar_size = 0;
+    let mut outcome = inflate(&mut blob, &to, limits, |chunk| {
+        tar.update(chunk);
+        tar_size += chunk.len() as u64;
+    });
     drop(to);
-    match io::copy(&mut blob, &mut io::sink()) {
-        Ok(_) => Pumped { digest: Some(blob.finish().0), outcome },
-        Err(source) => Pumped {
-            digest: None,
-            outcome: outcome.and(Err(LayerFault::Io { action: "read the layer", source })),
-        },
-    }
+    let digest = match io::copy(&mut blob, &mut io::sink()) {
+        Ok(_) => Some(blob.finish().0),
+        Err(source) => {
+            outcome = outcome.and(Err(LayerFault::Io { action: "read the layer", source }));
+            None
+        }
+    };
+    Pumped { digest, diff_id: Digest::from_hash(&tar.finalize().into()), tar_size, outcome }
 }
 
 fn inflate(
     blob: &mut Hashed<impl Read + Send>,
     to: &SyncSender<Vec<u8>>,
     limits: &Limits,
+    mut see: impl FnMut(&[u8]),
 ) -> Result<(), LayerFault> {
     let mut head = [0; Compression::MAGIC];
-    let length = read_full(blob, &mut head).map_err(LayerFault::Stream)?;
+    let (length, read) = read_full(blob, &mut head);
+    read.map_err(LayerFault::Stream)?;
     let head = &head[..length];
     let compression = Compression::of(head);
     let counted = AtomicU64::new(0);
@@ -95,21 +107,29 @@ fn inflate(
     let mut sent = 0u64;
     loop {
         let mut chunk = vec![0; CHUNK];
-        let length = read_full(&mut tar, &mut chunk).map_err(LayerFault::Stream)?;
+        let (length, read) = read_full(&mut tar, &mut chunk);
         if length == 0 {
-            return Ok(());
+            return read.map_err(LayerFault::Stream);
         }
-        chunk.truncate(length);
-        sent += length as u64;
-        if sent > limits.bytes {
-            return Err(LayerFault::Bytes { max: limits.bytes });
-        }
-        if sent > limits.ratio_floor && sent / limits.ratio > counted.load(Ordering::Relaxed) {
-            return Err(LayerFault::Ratio { max: limits.ratio });
-        }
+        let room = limits.bytes - sent;
+        chunk.truncate(usize::try_from(room).map_or(length, |room| room.min(length)));
+        sent += chunk.len() as u64;
+        let ratio = limits.ratio.max(1);
+        let fault = if chunk.len() < length {
+            Some(LayerFault::Bytes { max: limits.bytes })
+        } else if sent > limits.ratio_floor && sent / ratio > counted.load(Ordering::Relaxed) {
+            Some(LayerFault::Ratio { max: ratio })
+        } else {
+            read.err().map(LayerFault::Stream)
+        };
+        see(&chunk);
         if to.send(chunk).is_err() {
             // The writer gave up and says why.
             return Ok(());
+        }
+        if let Some(fault) = fault {
+            // The writer has all up to here, and so knows the entry.
+            return Err(fault);
         }
     }
 }
@@ -128,18 +148,18 @@ impl<R: Read> Read for Tally<'_, R> {
     }
 }
 
-/// Fills the buffer as far as there is data.
-fn read_full(reader: &mut impl Read, buffer: &mut [u8]) -> io::Result<usize> {
+/// Fills the buffer as far as there is data: how far, and what stopped it other than the end.
+fn read_full(reader: &mut impl Read, buffer: &mut [u8]) -> (usize, io::Result<()>) {
     let mut filled = 0;
     while filled < buffer.len() {
         match reader.read(&mut buffer[filled..]) {
             Ok(0) => break,
             Ok(length) => filled += length,
             Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-            Err(error) => return Err(error),
+            Err(error) => return (filled, Err(error)),
         }
     }
-    Ok(filled)
+    (filled, Ok(()))
 }
 
 /// A reader that hashes and counts what passes.
@@ -234,7 +254,8 @@ impl<'a, R: Read> Buffer<'a, R> {
     pub(super) fn fill(&mut self, wanted: usize) -> Result<(), LayerFault> {
         while self.end - self.start < wanted {
             if self.bytes.len() < wanted {
-                self.bytes.resize(wanted, 0);
+                // In steps: the parser begins anew each time.
+                self.bytes.resize(wanted.next_multiple_of(CHUNK), 0);
             }
             let before = self.end - self.start;
             self.refill()?;

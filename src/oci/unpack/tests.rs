@@ -14,6 +14,10 @@ struct Place {
     lower: Vec<OwnedFd>,
 }
 
+/// The pax header of a sparse file in form 1.0, whose map stands before its data.
+const SPARSE_1: [(&str, &str); 3] =
+    [("GNU.sparse.major", "1"), ("GNU.sparse.minor", "0"), ("GNU.sparse.realsize", "9000")];
+
 const VICTIM: &str = "untouched";
 
 impl Place {
@@ -123,11 +127,49 @@ fn hostile_layers_stay_inside() {
         ("owner", tar().pax("uid", "4294967295").file("a", b"x").end(), |f| {
             matches!(f, LayerFault::Owner { .. })
         }),
-        ("sparse", tar().pax("GNU.sparse.map", "0,1").file("a", b"x").end(), |f| {
-            matches!(f, LayerFault::Sparse)
+        ("sparse, short", tar().pax("GNU.sparse.map", "0,1").file("a", b"xy").end(), |f| {
+            matches!(f, LayerFault::Sparse { .. })
         }),
-        ("GNU sparse", tar().kind(b'S', "a").end(), |f| {
-            matches!(f, LayerFault::Header(_) | LayerFault::Sparse)
+        (
+            "sparse, of another form",
+            { tar().pax("GNU.sparse.major", "2").file("a", b"x").end() },
+            |f| matches!(f, LayerFault::Sparse { .. }),
+        ),
+        (
+            "sparse, two sizes",
+            {
+                let tar = tar().paxes(&[SPARSE_1[0], SPARSE_1[1], SPARSE_1[2], ("size", "512")]);
+                tar.file("a", &[&b"1\n0\n0\n"[..], &[0; 506]].concat()).end()
+            },
+            |f| matches!(f, LayerFault::Sparse { .. }),
+        ),
+        ("sparse link", { tar().pax("GNU.sparse.map", "0,0").symlink("a", "b").end() }, |f| {
+            matches!(f, LayerFault::Sparse { .. })
+        }),
+        ("GNU sparse without a map", tar().kind(b'S', "a").end(), |f| {
+            matches!(f, LayerFault::Header(_) | LayerFault::Sparse { .. })
+        }),
+        (
+            "GNU sparse without an end",
+            {
+                // Each block says that another one follows.
+                let more = [&[0; 504][..], &[1], &[0; 7]].concat();
+                tar().gnu_sparse("a", (0, 9), &[], true).raw(&more.repeat(10_000)).end()
+            },
+            |f| matches!(f, LayerFault::Header(ParseError::MetadataTooLarge { .. })),
+        ),
+        (
+            "sparse map without a line end",
+            { tar().paxes(&SPARSE_1).file("a", &[b'1'; 5 << 20]).end() },
+            |f| matches!(f, LayerFault::Header(ParseError::MetadataTooLarge { .. })),
+        ),
+        (
+            "sparse beyond its end",
+            { tar().gnu_sparse("a", (1, 9), &[(9, 1)], false).raw(&[b'x'; 512]).end() },
+            |f| matches!(f, LayerFault::Sparse { .. }),
+        ),
+        ("sparse whiteout", tar().gnu_sparse(".wh.a", (0, 9), &[], false).end(), |f| {
+            matches!(f, LayerFault::Whiteout)
         }),
         ("two pax headers", tar().pax("a", "b").pax("c", "d").file("a", b"").end(), |f| {
             matches!(f, LayerFault::Header(_))
@@ -220,7 +262,8 @@ fn files_are_as_the_archive_says() {
     assert!(!at("d/null").exists());
     assert!(!opaque(at("t")));
     assert_eq!(fs::metadata(at("d")).unwrap().mtime(), 0o144);
-    assert_eq!(fs::metadata(at("old")).unwrap().mtime(), -86400);
+    let old = fs::metadata(at("old")).unwrap();
+    assert_eq!((old.mtime(), old.mtime_nsec()), (-86_401, 500_000_000));
     assert_eq!(fs::read_to_string(at("f")).unwrap(), "second");
     assert_eq!(fs::read_link(at("x")).unwrap(), Path::new("d"));
     // Unwritable for its owner, yet it must be possible to remove it.
@@ -316,6 +359,72 @@ proptest::proptest! {
         // `Place` looks at what is beside the layer, whether it was let in or not.
         drop(place.unpack(&layer.end()));
     }
+}
+
+#[test]
+fn holes_stay_holes() {
+    let place = Place::new();
+    let data = |text: &str| [text.as_bytes(), &[0; 512][text.len()..]].concat();
+    let more = [b"00000050000\x0000000000002\0".as_slice(), &[0; 488]].concat();
+    let layer = tar()
+        .gnu_sparse("gnu", (7, 30_000), &[(0, 2), (4_096, 3), (8_192, 0), (9_000, 0)], true)
+        .raw(&more)
+        .raw(&data("abcdeYZ"))
+        .paxes(&[("GNU.sparse.size", "9000"), ("GNU.sparse.offset", "5000")])
+        .file("no-map", b"")
+        .end();
+    // An offset without a length is no map, so this is no file of a known form.
+    let fault = place.unpack_with("bad", &layer, &Limits::default()).expect_err("no map").fault;
+    assert!(matches!(fault, LayerFault::Sparse { .. }), "{fault}");
+
+    let place = Place::new();
+    let layer = tar()
+        .gnu_sparse("gnu", (7, 30_000), &[(0, 2), (4_096, 3), (8_192, 0), (9_000, 0)], true)
+        .raw(&more)
+        .raw(&data("abcdeYZ"))
+        .paxes(&[
+            ("GNU.sparse.size", "9000"),
+            ("GNU.sparse.numblocks", "2"),
+            ("GNU.sparse.offset", "5000"),
+            ("GNU.sparse.numbytes", "1"),
+            ("GNU.sparse.offset", "6000"),
+            ("GNU.sparse.numbytes", "2"),
+        ])
+        .file("0.0", b"xyz")
+        .paxes(&[
+            ("GNU.sparse.name", "0.1"),
+            ("GNU.sparse.size", "9000"),
+            ("GNU.sparse.map", "5000,1,6000,2"),
+        ])
+        .file("other", b"xyz")
+        .paxes(&[SPARSE_1[0], SPARSE_1[1], SPARSE_1[2], ("GNU.sparse.name", "1.0")])
+        .file("other", &[data("2\n5000\n1\n6000\n2\n"), b"xyz".to_vec()].concat())
+        .gnu_sparse("hole", (0, 1 << 32), &[(1 << 32, 0)], false)
+        .end();
+    let fault = place
+        .unpack_with("big", &layer, &Limits { bytes: 1 << 31, ..Limits::default() })
+        .expect_err("too big")
+        .fault;
+    assert!(matches!(fault, LayerFault::Bytes { .. }), "{fault}");
+
+    let place = Place::new();
+    place.unpack(&layer).unwrap();
+    let at = |path: &str| place.path("layer").join(path);
+    let at_offsets = |size: usize, parts: &[(usize, &[u8])]| {
+        let mut bytes = vec![0; size];
+        for (at, part) in parts {
+            bytes[*at..at + part.len()].copy_from_slice(part);
+        }
+        bytes
+    };
+    let gnu = at_offsets(30_000, &[(0, b"ab"), (4_096, b"cde"), (0o50000, b"YZ")]);
+    assert_eq!(fs::read(at("gnu")).unwrap(), gnu);
+    for form in ["0.0", "0.1", "1.0"] {
+        let want = at_offsets(9_000, &[(5_000, b"x"), (6_000, b"yz")]);
+        assert_eq!(fs::read(at(form)).unwrap(), want, "{form}");
+    }
+    let hole = fs::metadata(at("hole")).unwrap();
+    assert_eq!((hole.len(), hole.blocks()), (1 << 32, 0));
 }
 
 #[test]

@@ -8,7 +8,7 @@ use std::rc::Rc;
 use rustix::fs::{self, AtFlags, FileType, Gid, Mode, OFlags, ResolveFlags, Uid, XattrFlags};
 use rustix::io::Errno;
 
-use super::entry::{Meta, split};
+use super::entry::{Meta, Time, split};
 use super::lower::{Lower, is, is_whiteout, lookup};
 use super::{Form, LayerFault, Notes, remove_tree};
 
@@ -342,7 +342,10 @@ impl<'a> Tree<'a> {
                 mode: stat.st_mode & 0o7777,
                 uid: stat.st_uid,
                 gid: stat.st_gid,
-                mtime: Some(stat.st_mtime),
+                mtime: Some(Time {
+                    seconds: stat.st_mtime,
+                    nanoseconds: u32::try_from(stat.st_mtime_nsec).unwrap_or_default(),
+                }),
                 ..Meta::default()
             },
             _ => Meta { mode: 0o755, ..Meta::default() },
@@ -405,8 +408,20 @@ fn replaced(errno: Errno) -> bool {
     matches!(errno, Errno::NOENT | Errno::NOTDIR | Errno::LOOP)
 }
 
-fn times(seconds: i64) -> fs::Timestamps {
-    let time = fs::Timespec { tv_sec: seconds, tv_nsec: 0 };
+/// Moves on in a new file: what is left out becomes a hole.
+pub(super) fn seek(file: &OwnedFd, offset: u64) -> Result<(), LayerFault> {
+    fs::seek(file, fs::SeekFrom::Start(offset))
+        .map(|_| ())
+        .map_err(LayerFault::os("seek in the file"))
+}
+
+/// Gives a file its size, with a hole at the end if need be.
+pub(super) fn set_size(file: &OwnedFd, size: u64) -> Result<(), LayerFault> {
+    fs::ftruncate(file, size).map_err(LayerFault::os("set the size of the file"))
+}
+
+fn times(time: Time) -> fs::Timestamps {
+    let time = fs::Timespec { tv_sec: time.seconds, tv_nsec: time.nanoseconds.into() };
     fs::Timestamps { last_access: time, last_modification: time }
 }
 

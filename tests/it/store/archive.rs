@@ -9,15 +9,21 @@ use sha2::{Digest, Sha256};
 
 /// A tar under construction (POSIX ustar).
 #[derive(Clone, Default)]
-pub(super) struct Tar(Vec<u8>);
+pub(crate) struct Tar(Vec<u8>);
 
 impl Tar {
     /// Adds an entry: `kind` is the type flag (`0` file, `1` hard link, `2` symbolic link, `3` and
     /// `4` devices, `5` directory, `6` FIFO).
-    pub(super) fn entry(mut self, kind: u8, name: &str, link: &str, data: &[u8]) -> Self {
+    pub(crate) fn entry(
+        mut self,
+        kind: u8,
+        name: impl AsRef<[u8]>,
+        link: &str,
+        data: &[u8],
+    ) -> Self {
         let mut block = [0u8; 512];
         let mut put = |at: usize, bytes: &[u8]| block[at..at + bytes.len()].copy_from_slice(bytes);
-        put(0, name.as_bytes());
+        put(0, name.as_ref());
         put(100, b"0000666");
         put(108, b"0000000");
         put(116, b"0000000");
@@ -37,24 +43,43 @@ impl Tar {
         self
     }
 
-    pub(super) fn file(self, name: &str, data: &[u8]) -> Self {
+    pub(crate) fn file(self, name: &str, data: &[u8]) -> Self {
         self.entry(b'0', name, "", data)
     }
 
-    pub(super) fn directory(self, name: &str) -> Self {
+    pub(crate) fn directory(self, name: &str) -> Self {
         self.entry(b'5', name, "", b"")
     }
 
-    pub(super) fn symlink(self, name: &str, target: &str) -> Self {
+    pub(crate) fn symlink(self, name: &str, target: &str) -> Self {
         self.entry(b'2', name, target, b"")
     }
 
-    pub(super) fn hardlink(self, name: &str, target: &str) -> Self {
+    pub(crate) fn hardlink(self, name: &str, target: &str) -> Self {
         self.entry(b'1', name, target, b"")
     }
 
+    /// A pax header for the next entry (POSIX `pax`, "Extended Header").
+    pub(crate) fn pax(self, key: &str, value: &[u8]) -> Self {
+        self.paxes(&[(key, value)])
+    }
+
+    /// A pax header with several records.
+    pub(crate) fn paxes(self, records: &[(&str, &[u8])]) -> Self {
+        let mut all = Vec::new();
+        for (key, value) in records {
+            let rest = [b" ", key.as_bytes(), b"=", value, b"\n"].concat();
+            let mut length = rest.len() + 1;
+            while length != rest.len() + length.to_string().len() {
+                length = rest.len() + length.to_string().len();
+            }
+            all.extend([length.to_string().as_bytes(), &rest].concat());
+        }
+        self.entry(b'x', "pax", "", &all)
+    }
+
     /// The bytes, with the end marker.
-    pub(super) fn end(mut self) -> Vec<u8> {
+    pub(crate) fn end(mut self) -> Vec<u8> {
         self.0.extend([0; 1024]);
         self.0
     }
@@ -62,7 +87,7 @@ impl Tar {
 
 /// Writes an OCI image layout at `to` with these uncompressed layers (OCI image specification,
 /// `image-layout.md`).
-pub(super) fn layout(to: &Path, name: &str, architecture: &str, layers: &[Vec<u8>]) {
+pub(crate) fn layout(to: &Path, name: &str, architecture: &str, layers: &[Vec<u8>]) {
     fs::create_dir_all(to.join("blobs/sha256")).unwrap();
     let blob = |kind: &str, bytes: &[u8]| -> Value {
         let hex = HEXLOWER.encode(&Sha256::digest(bytes));
@@ -89,7 +114,7 @@ pub(super) fn layout(to: &Path, name: &str, architecture: &str, layers: &[Vec<u8
 }
 
 /// The machine's own architecture, as images name it.
-pub(super) fn own_architecture() -> &'static str {
+pub(crate) fn own_architecture() -> &'static str {
     match std::env::consts::ARCH {
         "x86_64" => "amd64",
         "aarch64" => "arm64",

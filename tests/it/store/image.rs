@@ -1,7 +1,7 @@
 //! An image of three layers with everything a layer may hold, made by GNU tar, umoci and skopeo.
 
 use std::fs::{self, Permissions};
-use std::os::unix::fs::{PermissionsExt, chown, lchown, symlink};
+use std::os::unix::fs::{FileExt, PermissionsExt, chown, lchown, symlink};
 use std::path::{Path, PathBuf};
 
 use rustix::fs::{AtFlags, CWD, FileType, Mode, Timespec, Timestamps, XattrFlags};
@@ -21,9 +21,12 @@ pub(super) const NAME: &str = "test-tree";
 
 /// Some of what it has in the end, and what is said of it: a comparison of nothing with nothing
 /// would be noticed.
-pub(super) const THERE: [(&str, &str); 13] = [
+pub(super) const THERE: [(&str, &str); 16] = [
     ("kept", "mode 100644 owner 0:0"),
     ("large", "size 300001"),
+    ("holes-lower", "size 5242880"),
+    ("holes-middle", "size 5242880"),
+    ("holes-upper", "size 5242880"),
     ("opaque/new", ""),
     ("was-directory", "mode 100"),
     ("was-file/inside", ""),
@@ -56,15 +59,21 @@ pub(super) fn make(host: &TestHost) -> Forms {
     let image = format!("{layout}:{NAME}");
     host.run(["umoci", "init", "--layout", &layout]).ok();
     host.run(["umoci", "new", "--image", &image]).ok();
-    for (name, fill) in [("lower", lower as fn(&Path)), ("middle", middle), ("upper", upper)] {
+    // Each layer has a file with holes, in another of the pax forms.
+    for (name, fill, sparse) in [
+        ("lower", lower as fn(&Path), "--sparse-version=1.0"),
+        ("middle", middle, "--sparse-version=0.1"),
+        ("upper", upper, "--sparse-version=0.0"),
+    ] {
         let directory = path(name);
         fs::create_dir(&directory).unwrap();
         fill(&directory);
+        holes(&directory.join(format!("holes-{name}")));
         settle(&directory);
         let tar = path(&format!("{name}.tar")).display().to_string();
         let all = ["--xattrs", "--xattrs-include=*", "--numeric-owner", "--format=posix"];
         let of = ["-C", &directory.display().to_string(), "-cf", &tar, "."];
-        host.run([&["tar"], &all[..], &of].concat()).ok();
+        host.run([&["tar", "--sparse", sparse], &all[..], &of].concat()).ok();
         host.run(["umoci", "raw", "add-layer", "--image", &image, &tar]).ok();
     }
     let from = format!("oci:{image}");
@@ -166,12 +175,21 @@ fn upper(root: &Path) {
     fs::write(root.join("links/.wh.first"), "").unwrap();
 }
 
+/// A file with holes at its start, between data and at its end.
+fn holes(path: &Path) {
+    let file = fs::File::create(path).unwrap();
+    for (offset, data) in [(1 << 20, &b"first"[..]), (3 << 20, b"second")] {
+        file.write_all_at(data, offset).unwrap();
+    }
+    file.set_len(5 << 20).unwrap();
+}
+
 fn attribute(path: &Path, name: &str, value: &[u8]) {
     rustix::fs::setxattr(path, name, value, XattrFlags::empty())
         .unwrap_or_else(|e| panic!("{name} on {}: {e}", path.display()));
 }
 
-/// Gives each entry a time of its own in whole seconds, the directories after what is in them.
+/// Gives each entry a time of its own, the directories after what is in them.
 fn settle(directory: &Path) {
     for entry in fs::read_dir(directory).unwrap() {
         let entry = entry.unwrap();
@@ -186,7 +204,7 @@ fn settle(directory: &Path) {
 
 fn set_time(path: &Path) {
     let length = i64::try_from(path.as_os_str().len()).unwrap();
-    let time = Timespec { tv_sec: 1_000_000_000 + length * 1000, tv_nsec: 0 };
+    let time = Timespec { tv_sec: 1_000_000_000 + length * 1000, tv_nsec: 123_456_789 };
     let times = Timestamps { last_access: time, last_modification: time };
     rustix::fs::utimensat(CWD, path, &times, AtFlags::SYMLINK_NOFOLLOW).unwrap();
 }

@@ -12,20 +12,27 @@ use sha2::{Digest, Sha256};
 /// What is at each path: type, mode, owner, time, size and content or target, attributes, and the
 /// first path of the same file, which says all about hard links. (The link count does not: in an
 /// overlay it counts names of lower layers that are hidden now.)
-pub(super) type Tree = BTreeMap<PathBuf, String>;
+pub(crate) type Tree = BTreeMap<PathBuf, String>;
 
 /// Reads the tree below `root`, which is `.` itself. Devices are left out: in an overlay they are
 /// whiteouts already taken, and of the image's own none is to be there.
-pub(super) fn read(root: &Path) -> Tree {
+pub(crate) fn read(root: &Path) -> Tree {
     let mut found = Tree::new();
     let mut files = BTreeMap::new();
     walk(root, Path::new("."), &mut files, &mut found);
     found
 }
 
+/// How many names each file has, hidden ones included: only for trees that are no overlay.
+pub(crate) fn link_counts(root: &Path) -> BTreeMap<PathBuf, u64> {
+    let paths = read(root).into_keys().map(|path| (fs::symlink_metadata(root.join(&path)), path));
+    let counts = paths.map(|(about, path)| (path, about.unwrap()));
+    counts.filter(|(_, about)| !about.is_dir()).map(|(path, about)| (path, about.nlink())).collect()
+}
+
 /// Both trees must be the same; says each entry that is not.
 #[track_caller]
-pub(super) fn assert_same(found: &Tree, want: &Tree, what: &str) {
+pub(crate) fn assert_same(found: &Tree, want: &Tree, what: &str) {
     let mut wrong = Vec::new();
     for path in found.keys().chain(want.keys().filter(|path| !found.contains_key(*path))) {
         let (found, want) = (found.get(path), want.get(path));
@@ -37,7 +44,7 @@ pub(super) fn assert_same(found: &Tree, want: &Tree, what: &str) {
 }
 
 /// The paths of the devices in a tree.
-pub(super) fn devices(root: &Path) -> Vec<PathBuf> {
+pub(crate) fn devices(root: &Path) -> Vec<PathBuf> {
     let mut found = Vec::new();
     for entry in fs::read_dir(root).unwrap() {
         let entry = entry.unwrap();
@@ -59,11 +66,12 @@ fn walk(root: &Path, relative: &Path, files: &mut BTreeMap<(u64, u64), PathBuf>,
         return;
     }
     let mut line = format!(
-        "mode {:o} owner {}:{} mtime {}",
+        "mode {:o} owner {}:{} mtime {}.{:09}",
         about.mode(),
         about.uid(),
         about.gid(),
-        about.mtime()
+        about.mtime(),
+        about.mtime_nsec()
     );
     if kind.is_file() {
         let digest = HEXLOWER.encode(&Sha256::digest(fs::read(&path).unwrap()));

@@ -1,0 +1,311 @@
+//! What nf_tables has: elements with their counters, chains and rules.
+
+use netlink_packet_core::NetlinkPayload;
+use netlink_packet_core::{NLA_HEADER_SIZE, NLM_F_ACK, NLM_F_DUMP, NlasIterator};
+use netlink_packet_netfilter::NetfilterMessageInner;
+use netlink_packet_netfilter::nftables::{
+    ChainAttribute, ChainMessage, DataAttribute, Hook, ListAttribute, NfTablesMessage,
+    RuleAttribute, RuleMessage, SetElementAttribute, SetElementList, SetElementMessage,
+};
+use serde::{Deserialize, Serialize};
+
+use crate::net::error::{Error, Refusal};
+use crate::net::netlink::sentence;
+use crate::net::nft::{self, comment, element_message, message};
+use crate::net::nft_expr;
+use crate::net::nft_socket::{self, Connection, Message};
+use crate::net::ruleset::{Element, Expression, Family, Rule, TABLE, Way};
+
+/// How many elements are asked for at once: the answers must fit in a socket's usual buffer.
+const AT_ONCE: usize = 16;
+
+/// A socket to ask over, as often as one likes.
+pub(crate) struct Reader {
+    object: String,
+    connection: Connection,
+}
+
+/// An element that is there.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct SeenElement {
+    /// What the map has for it.
+    pub(crate) way: Option<Way>,
+    /// What it has counted.
+    pub(crate) count: Option<Count>,
+}
+
+/// Packets and their bytes.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Count {
+    /// How many packets.
+    pub packets: u64,
+    /// How many bytes they had, from the network header on.
+    pub bytes: u64,
+}
+
+impl std::ops::AddAssign for Count {
+    fn add_assign(&mut self, other: Self) {
+        self.packets = self.packets.saturating_add(other.packets);
+        self.bytes = self.bytes.saturating_add(other.bytes);
+    }
+}
+
+/// A chain that is there.
+#[derive(Default)]
+pub(crate) struct SeenChain {
+    pub(crate) name: String,
+    /// Kind, hook, priority and policy.
+    pub(crate) base: Option<(String, u32, i32, u32)>,
+    pub(crate) rules: Vec<SeenRule>,
+}
+
+/// A rule that is there.
+pub(crate) struct SeenRule {
+    comment: Vec<u8>,
+    expressions: Vec<Option<Expression>>,
+}
+
+impl SeenRule {
+    pub(crate) fn is(&self, want: &Rule) -> bool {
+        self.comment == comment(&want.comment)
+            && self.expressions.len() == want.expressions.len()
+            && want.expressions.iter().zip(&self.expressions).all(|(w, h)| Some(w) == h.as_ref())
+    }
+}
+
+impl Reader {
+    /// Opens a socket in the caller's network namespace.
+    pub(crate) fn open() -> Result<Self, Error> {
+        let object = format!("firewall table {TABLE}");
+        let connection = Connection::open(&object, "read", false)?;
+        Ok(Self { object, connection })
+    }
+
+    /// Asks for one object, or for all with `NLM_F_DUMP`; `None` if what it belongs to is missing.
+    pub(crate) fn query(
+        &self,
+        from: Family,
+        get: NfTablesMessage,
+        flags: u16,
+    ) -> Result<Option<Vec<NfTablesMessage>>, Error> {
+        let request = message(nft::family(from), 0, get, flags);
+        let mut messages = Vec::new();
+        for reply in self.connection.exchange(&self.object, "read", vec![request])? {
+            match (self.is_missing(&reply)?, reply.payload) {
+                (true, _) => return Ok(None),
+                (false, NetlinkPayload::InnerMessage(m)) => {
+                    if let NetfilterMessageInner::NfTables(m) = m.inner {
+                        messages.push(m);
+                    }
+                }
+                _ => {}
+            }
+        }
+        Ok(Some(messages))
+    }
+
+    /// Whether the reply says that there is no such thing; the error if it says anything worse.
+    fn is_missing(&self, reply: &Message) -> Result<bool, Error> {
+        match (nft_socket::errno_of(reply), &reply.payload) {
+            (None | Some(0), _) => Ok(false),
+            (Some(libc::ENOENT), _) => Ok(true),
+            (Some(errno), NetlinkPayload::Error(e)) => {
+                let refusal = Refusal { errno, said: sentence(&e.header) };
+                Err(nft::refused(&self.object, "read", refusal))
+            }
+            (Some(errno), _) => {
+                let refusal = Refusal { errno, said: String::new() };
+                Err(nft::refused(&self.object, "read", refusal))
+            }
+        }
+    }
+
+    /// What is there of each of the elements, looked up by key; nothing of those whose set or table
+    /// is missing.
+    pub(crate) fn look_up(&self, elements: &[Element]) -> Result<Vec<Option<SeenElement>>, Error> {
+        let mut found = Vec::with_capacity(elements.len());
+        for some in elements.chunks(AT_ONCE) {
+            let requests = some.iter().map(|element| {
+                let place = Element { way: None, ..element.clone() };
+                let get = NfTablesMessage::GetSetElement(element_message(&place));
+                message(nft::family(element.family), 0, get, NLM_F_ACK)
+            });
+            let start = found.len();
+            found.resize_with(start + some.len(), || None);
+            let replies = self.connection.exchange_raw(&self.object, "read", requests.collect())?;
+            for raw in replies {
+                let reply = nft_socket::parse(&self.object, &raw)?;
+                let is_answer = matches!(reply.payload, NetlinkPayload::InnerMessage(_));
+                if !self.is_missing(&reply)? && is_answer {
+                    let number = nft_socket::number_of(&raw).filter(|n| *n < some.len());
+                    let number =
+                        number.ok_or_else(|| Error::answer(&self.object, "to another question"))?;
+                    found[start + number] = Some(seen_element(&raw));
+                }
+            }
+        }
+        Ok(found)
+    }
+
+    /// All elements of a set, without what it has for them; none if it is missing.
+    pub(crate) fn elements(&self, of: Family, set: &'static str) -> Result<Vec<Element>, Error> {
+        let attributes =
+            vec![SetElementList::Table(TABLE.to_owned()), SetElementList::Set(set.to_owned())];
+        let get = NfTablesMessage::GetSetElement(SetElementMessage { attributes });
+        let messages = self.query(of, get, NLM_F_DUMP)?.unwrap_or_default();
+        let mut elements = Vec::new();
+        for message in messages {
+            let NfTablesMessage::NewSetElement(SetElementMessage { attributes }) = message else {
+                continue;
+            };
+            for attribute in attributes {
+                let SetElementList::Elements(list) = attribute else { continue };
+                elements.extend(list.into_iter().filter_map(|element| key_of(element, of, set)));
+            }
+        }
+        Ok(elements)
+    }
+
+    /// A chain with its rules; the kernel is asked for no other.
+    pub(crate) fn chain(&self, of: Family, name: &str) -> Result<Option<SeenChain>, Error> {
+        let attributes =
+            vec![ChainAttribute::Table(TABLE.to_owned()), ChainAttribute::Name(name.to_owned())];
+        let get = NfTablesMessage::GetChain(ChainMessage { attributes });
+        let Some(answer) = self.query(of, get, NLM_F_ACK)? else { return Ok(None) };
+        let chain = answer.into_iter().find_map(|message| match message {
+            NfTablesMessage::NewChain(ChainMessage { attributes }) => Some(seen_chain(attributes)),
+            _ => None,
+        });
+        let Some(mut chain) = chain else { return Ok(None) };
+        let attributes =
+            vec![RuleAttribute::Table(TABLE.to_owned()), RuleAttribute::Chain(name.to_owned())];
+        let get = NfTablesMessage::GetRule(RuleMessage { attributes });
+        for message in self.query(of, get, NLM_F_DUMP)?.unwrap_or_default() {
+            if let NfTablesMessage::NewRule(RuleMessage { attributes }) = message {
+                chain.rules.push(seen_rule(attributes));
+            }
+        }
+        Ok(Some(chain))
+    }
+
+    /// The names of all chains of the table.
+    pub(crate) fn chain_names(&self, of: Family) -> Result<Vec<String>, Error> {
+        let ours = ChainAttribute::Table(TABLE.to_owned());
+        let get = NfTablesMessage::GetChain(ChainMessage { attributes: vec![ours.clone()] });
+        let messages = self.query(of, get, NLM_F_DUMP)?.unwrap_or_default();
+        let names = messages.into_iter().filter_map(|message| match message {
+            // Older kernels list the chains of all tables.
+            NfTablesMessage::NewChain(ChainMessage { attributes })
+                if attributes.contains(&ours) =>
+            {
+                Some(seen_chain(attributes).name)
+            }
+            _ => None,
+        });
+        Ok(names.collect())
+    }
+}
+
+fn key_of(
+    element: ListAttribute<SetElementAttribute>,
+    family: Family,
+    set: &'static str,
+) -> Option<Element> {
+    let ListAttribute::Element(attributes) = element else { return None };
+    attributes.into_iter().find_map(|a| match a {
+        SetElementAttribute::Key(DataAttribute::Value(key)) => {
+            Some(Element { family, set, key, way: None })
+        }
+        _ => None,
+    })
+}
+
+/// Reads the answer itself: the crate keeps nothing but the name of an element's expression.
+fn seen_element(reply: &[u8]) -> SeenElement {
+    const HEADERS: usize = 16 + 4;
+    const LIST_ELEMENTS: u16 = 3;
+    const LIST_ELEMENT: u16 = 1;
+    const DATA: u16 = 2;
+    const DATA_VERDICT: u16 = 2;
+    const EXPRESSION: u16 = 7;
+    const EXPRESSION_DATA: u16 = 2;
+    let attributes = reply.get(HEADERS..).unwrap_or_default();
+    let element = inside(attributes, &[LIST_ELEMENTS, LIST_ELEMENT]);
+    SeenElement {
+        way: inside(element.unwrap_or_default(), &[DATA, DATA_VERDICT]).and_then(seen_way),
+        count: inside(element.unwrap_or_default(), &[EXPRESSION, EXPRESSION_DATA])
+            .and_then(seen_count),
+    }
+}
+
+fn seen_way(verdict: &[u8]) -> Option<Way> {
+    const CODE: u16 = 1;
+    const CHAIN: u16 = 2;
+    const JUMP: i32 = -3;
+    let code = i32::from_be_bytes(*inside(verdict, &[CODE])?.first_chunk()?);
+    match code {
+        JUMP => {
+            let chain = String::from_utf8_lossy(inside(verdict, &[CHAIN])?).into_owned();
+            Some(Way::Jump(chain.trim_end_matches('\0').to_owned()))
+        }
+        _ if code.cast_unsigned() == nft::ACCEPT => Some(Way::Accept),
+        _ => None,
+    }
+}
+
+fn seen_count(counter: &[u8]) -> Option<Count> {
+    const BYTES: u16 = 1;
+    const PACKETS: u16 = 2;
+    let number = |kind| Some(u64::from_be_bytes(*inside(counter, &[kind])?.first_chunk()?));
+    Some(Count { packets: number(PACKETS)?, bytes: number(BYTES)? })
+}
+
+/// The content of the attribute that the path of nested ones leads to.
+fn inside<'a>(attributes: &'a [u8], path: &[u16]) -> Option<&'a [u8]> {
+    path.iter().try_fold(attributes, |attributes, kind| {
+        let mut all = NlasIterator::new(attributes).filter_map(Result::ok);
+        let found = all.find(|a| a.kind() == *kind)?;
+        let end = NLA_HEADER_SIZE + found.value_length();
+        found.into_inner().get(NLA_HEADER_SIZE..end)
+    })
+}
+
+fn seen_chain(attributes: Vec<ChainAttribute>) -> SeenChain {
+    let mut chain = SeenChain::default();
+    let (mut kind, mut policy, mut hook) = (String::new(), 0, None);
+    for attribute in attributes {
+        match attribute {
+            ChainAttribute::Name(name) => chain.name = name,
+            ChainAttribute::Type(name) => kind = name,
+            ChainAttribute::Policy(number) => policy = number,
+            ChainAttribute::Hook(values) => hook = Some(hook_numbers(&values)),
+            _ => {}
+        }
+    }
+    chain.base = hook.map(|(number, priority)| (kind, number, priority, policy));
+    chain
+}
+
+fn hook_numbers(values: &[Hook]) -> (u32, i32) {
+    let (mut number, mut priority) = (0, 0);
+    for value in values {
+        match value {
+            Hook::Number(n) => number = u32::from(*n),
+            Hook::Priority(n) => priority = n.cast_signed(),
+            _ => {}
+        }
+    }
+    (number, priority)
+}
+
+fn seen_rule(attributes: Vec<RuleAttribute>) -> SeenRule {
+    let mut rule = SeenRule { comment: Vec::new(), expressions: Vec::new() };
+    for attribute in attributes {
+        match attribute {
+            RuleAttribute::UserData(data) => rule.comment = data,
+            RuleAttribute::Expressions(listed) => rule.expressions = nft_expr::decode(&listed),
+            _ => {}
+        }
+    }
+    rule
+}
