@@ -173,7 +173,9 @@ fn what_a_repeated_up_finds_in_order_is_no_event() {
 
 #[test]
 fn a_generated_unit_is_one_and_does_what_it_says() {
-    let host = host();
+    let mut host = host();
+    // What systemd-analyze keeps.
+    host.allow("/run/systemd");
     let script = "echo \"100% $0 \\\\\"; while :; do sleep 1; done";
     let options = ["demo", "--image", "test-busybox", "--ready", "log:^100%", "-e", "TOKEN"];
     let all = [&["generate", "systemd"], &options[..], &["--", "sh", "-c", script]].concat();
