@@ -11,29 +11,43 @@ pub(super) fn give_back() {
     unsafe {
         libc::malloc_trim(0);
     }
-    let Ok(maps) = fs::read_to_string("/proc/self/maps") else { return };
-    for (start, length) in maps.lines().filter_map(unwritten) {
-        // SAFETY: a private mapping of a file that cannot be written: dropped pages are read from
-        // the file again with the same content (madvise(2), MADV_DONTNEED).
+    let Ok(smaps) = fs::read_to_string("/proc/self/smaps") else { return };
+    for (start, length) in unwritten(&smaps) {
+        // SAFETY: a private mapping of a file that cannot be written and has no page of its own:
+        // dropped pages are read from the file again with the same content (madvise(2),
+        // MADV_DONTNEED).
         unsafe {
             libc::madvise(start as *mut libc::c_void, length, libc::MADV_DONTNEED);
         }
     }
 }
 
-/// Start and length of a mapping that is of a file and was never writable
-/// (`proc_pid_maps(5)`). What is made read-only after its relocation has content of its own: it is
-/// told by its place, which is right before writable memory, and so only code is taken.
-fn unwritten(line: &str) -> Option<(usize, usize)> {
-    let mut fields = line.split_ascii_whitespace();
-    let (range, permissions) = (fields.next()?, fields.next()?);
-    let inode = fields.nth(2)?;
-    if permissions != "r-xp" || inode == "0" {
-        return None;
+/// Start and length of each mapping that is of a file, cannot be written, and has no page whose
+/// content is not the file's (`proc_pid_smaps(5)`): what was relocated before it was made
+/// read-only has such pages.
+fn unwritten(smaps: &str) -> Vec<(usize, usize)> {
+    let mut found = Vec::new();
+    let mut last = None;
+    for line in smaps.lines() {
+        if let Some(range) = mapping(line) {
+            last = range;
+        } else if line.strip_prefix("Anonymous:").is_some_and(|kept| kept.trim() == "0 kB") {
+            found.extend(last.take());
+        }
     }
-    let (start, end) = range.split_once('-')?;
+    found
+}
+
+/// The range of a mapping's first line, if it is of a file and cannot be written; `None` for any
+/// other line.
+fn mapping(line: &str) -> Option<Option<(usize, usize)>> {
+    let mut fields = line.split_ascii_whitespace();
+    let (start, end) = fields.next()?.split_once('-')?;
     let start = usize::from_str_radix(start, 16).ok()?;
-    Some((start, usize::from_str_radix(end, 16).ok()?.checked_sub(start)?))
+    let length = usize::from_str_radix(end, 16).ok()?.checked_sub(start)?;
+    let (permissions, inode) = (fields.next()?, fields.nth(2)?);
+    let of_file = matches!(permissions, "r-xp" | "r--p") && inode != "0";
+    Some(of_file.then_some((start, length)))
 }
 
 #[cfg(test)]
@@ -41,16 +55,22 @@ mod tests {
     use super::*;
 
     #[test]
-    fn only_code_of_files_is_given_back() {
+    fn only_what_is_as_in_the_file_is_given_back() {
+        let one = |line: &str, anonymous: &str| {
+            unwritten(&format!("{line}\nRss:  8 kB\nAnonymous:      {anonymous} kB\nVmFlags: rd\n"))
+        };
         let code = "55d0c000-55d0f000 r-xp 00003000 08:01 1234   /usr/bin/carboy";
-        assert_eq!(unwritten(code), Some((0x55d0_c000, 0x3000)));
+        assert_eq!(one(code, "0"), [(0x55d0_c000, 0x3000)]);
+        let constant = "55d0f000-55d10000 r--p 00006000 08:01 1234   /usr/bin/carboy";
+        assert_eq!(one(constant, "0"), [(0x55d0_f000, 0x1000)]);
+        // Relocated.
+        assert_eq!(one(constant, "4"), []);
         for other in [
-            "55d0f000-55d10000 r--p 00006000 08:01 1234   /usr/bin/carboy",
             "55d10000-55d11000 rw-p 00007000 08:01 1234   /usr/bin/carboy",
             "7ffd1000-7ffd3000 r-xp 00000000 00:00 0      [vdso]",
             "",
         ] {
-            assert_eq!(unwritten(other), None, "{other}");
+            assert_eq!(one(other, "0"), [], "{other}");
         }
         give_back();
     }
