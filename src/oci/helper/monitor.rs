@@ -44,11 +44,11 @@ const NOT_STARTED: i32 = 125;
 pub(super) fn main() -> i32 {
     // After its own name and the container's.
     match stages::entered(std::env::args_os().skip(2)) {
-        Some(Entered { stage: Stage::Watch, state, lock }) => {
+        Some(Entered { stage: Stage::Watch, state, lock, kept }) => {
             set_name(MONITOR_NAME);
-            watch::main(&state, lock)
+            watch::main(&state, lock, kept)
         }
-        Some(Entered { stage: Stage::StartAgain, state, lock }) => {
+        Some(Entered { stage: Stage::StartAgain, state, lock, .. }) => {
             set_name(MONITOR_NAME);
             start_again(&state, lock)
         }
@@ -104,10 +104,10 @@ fn run(request: &StartRequest) -> i32 {
         tell(container, EventKind::Created, None);
     }
     match prepared.and_then(|()| start(request)) {
-        Ok(started) => {
+        Ok((started, held)) => {
             tell(container, EventKind::Started, None);
             report(&Report::Started(started));
-            watch_from_now_on(container, lock)
+            watch_from_now_on(container, lock, held)
         }
         Err(error) => {
             // What runs already must not outlive the failure; the caller removes the files.
@@ -149,7 +149,7 @@ fn take_over(state: &Path) -> i32 {
     match taken {
         Ok((container, started, lock)) => {
             report(&Report::Started(started));
-            watch_from_now_on(&container, lock)
+            watch_from_now_on(&container, lock, Vec::new())
         }
         Err(error) => {
             report(&Report::Failed(Failure::of(&error)));
@@ -167,8 +167,12 @@ fn start_again(state: &Path, lock: OwnedFd) -> i32 {
     }
     let container = &request.container;
     let again = clear_last_run(container).and_then(|()| start(&request));
+    let mut held = Vec::new();
     match again {
-        Ok(_) => tell(container, EventKind::Restarted, None),
+        Ok((_, pipes)) => {
+            held = pipes;
+            tell(container, EventKind::Restarted, None);
+        }
         Err(error) => {
             // As a run that has ended at once: the watch decides whether there is another attempt.
             let exit_code = error.exit_code().map_or(NOT_STARTED, i32::from);
@@ -184,7 +188,7 @@ fn start_again(state: &Path, lock: OwnedFd) -> i32 {
             }
         }
     }
-    let error = stages::enter(Stage::Watch, &container.name, state, lock);
+    let error = stages::enter(Stage::Watch, &container.name, state, lock, held);
     tell(container, EventKind::Died, Some(&format!("it cannot be watched: {error}")));
     1
 }
@@ -207,8 +211,9 @@ fn prepare_process(container: &Container) -> Result<(), RuntimeError> {
     enter_mount_namespace()
 }
 
-fn watch_from_now_on(container: &Container, lock: LockFile) -> i32 {
-    let error = stages::enter(Stage::Watch, &container.name, &container.state, lock.into_fd());
+fn watch_from_now_on(container: &Container, lock: LockFile, held: Vec<OwnedFd>) -> i32 {
+    let error =
+        stages::enter(Stage::Watch, &container.name, &container.state, lock.into_fd(), held);
     tell(container, EventKind::Died, Some(&format!("it cannot be watched: {error}")));
     1
 }
@@ -230,7 +235,8 @@ fn report(report: &Report) {
     }
 }
 
-fn start(request: &StartRequest) -> Result<Started, RuntimeError> {
+/// The container runs then; the pipes of its output are held open until they are read.
+fn start(request: &StartRequest) -> Result<(Started, Vec<OwnedFd>), RuntimeError> {
     let container = &request.container;
     let state = &container.state;
     let Prepared { spec, env, user } = prepare(request)?;
@@ -240,6 +246,7 @@ fn start(request: &StartRequest) -> Result<Started, RuntimeError> {
         stdout: pipe(Stream::Stdout)?,
         stderr: pipe(Stream::Stderr)?,
     };
+    let held = output::holders(state)?;
     life::write_request(state, request)?;
     let init = runtime::start(container, env, &spec, streams)?;
     let netns = FileIdentity::of(&container.netns)?;
@@ -252,7 +259,7 @@ fn start(request: &StartRequest) -> Result<Started, RuntimeError> {
     if restarts.pending {
         life::write_restarts(state, &Restarts { pending: false, ..restarts })?;
     }
-    Ok(started)
+    Ok((started, held))
 }
 
 /// The directory of a container's log.

@@ -32,6 +32,23 @@ fn path(state: &Path, stream: Stream) -> PathBuf {
     })
 }
 
+/// Holds what a container writes until its monitor's next stage reads it: a pipe that nobody has
+/// open forgets what is in it, and a run may be over before that stage begins.
+///
+/// # Errors
+/// What the kernel said.
+pub(super) fn holders(state: &Path) -> Result<Vec<OwnedFd>, PathError> {
+    let open = |stream| Ok(open_for_reading(state, stream)?.into());
+    [Stream::Stdout, Stream::Stderr].into_iter().map(open).collect()
+}
+
+fn open_for_reading(state: &Path, stream: Stream) -> Result<File, PathError> {
+    let path = path(state, stream);
+    // Not to wait for a writer: the container may have closed its end.
+    let file = OpenOptions::new().read(true).custom_flags(libc::O_NONBLOCK).open(&path);
+    file.at("open", &path)
+}
+
 /// The container's end of a stream, which is made if it is not there. `/dev/stdout` is opened anew by
 /// whoever writes to it: it is the user's.
 ///
@@ -71,10 +88,8 @@ impl Output {
     /// What the file system said.
     pub(super) fn open(state: &Path, log_dir: &Path) -> Result<Self, PathError> {
         let open = |stream| {
-            let path = path(state, stream);
-            // Not to wait for a writer: the container may have closed its end.
-            let file = OpenOptions::new().read(true).custom_flags(libc::O_NONBLOCK).open(&path);
-            Ok((Some(file.at("open", &path)?), LineSplitter::new(stream)))
+            let file = open_for_reading(state, stream)?;
+            Ok::<_, PathError>((Some(file), LineSplitter::new(stream)))
         };
         Ok(Self {
             streams: [open(Stream::Stdout)?, open(Stream::Stderr)?],

@@ -43,24 +43,31 @@ pub(super) struct Entered {
     pub(super) state: PathBuf,
     /// The monitor's lock.
     pub(super) lock: OwnedFd,
+    /// What else the stage before keeps open.
+    pub(super) kept: Vec<OwnedFd>,
 }
 
-/// Replaces this process; returns only if that fails.
+/// Replaces this process; what is in `kept` stays open. Returns only if that fails.
 pub(super) fn enter(
     stage: Stage,
     container: &ContainerName,
     state: &Path,
     lock: OwnedFd,
+    kept: Vec<OwnedFd>,
 ) -> io::Error {
     let replaced = (|| {
-        rustix::io::fcntl_setfd(&lock, FdFlags::empty())?;
-        let number = lock.as_raw_fd().to_string();
+        let mut numbers = Vec::new();
+        for fd in std::iter::once(&lock).chain(&kept) {
+            rustix::io::fcntl_setfd(fd, FdFlags::empty())?;
+            numbers.push(fd.as_raw_fd().to_string());
+        }
+        let numbers = numbers.join(",");
         let arguments: [&[u8]; 5] = [
             MONITOR_NAME.as_bytes(),
             container.as_str().as_bytes(),
             stage.name().as_bytes(),
             state.as_os_str().as_bytes(),
-            number.as_bytes(),
+            numbers.as_bytes(),
         ];
         let arguments = arguments.map(CString::new).into_iter().collect::<Result<Vec<_>, _>>()?;
         // Through the sealed mount it was itself run from: see `binary.rs`.
@@ -79,15 +86,35 @@ pub(super) fn entered(mut arguments: impl Iterator<Item = OsString>) -> Option<E
     let name = arguments.next()?;
     let stage = Stage::ALL.into_iter().find(|stage| name == stage.name())?;
     let state = PathBuf::from(OsString::from_vec(arguments.next()?.into_vec()));
-    let number: u32 = arguments.next()?.to_str()?.parse().ok()?;
-    let lock = i32::try_from(number).ok().filter(|number| *number > 2)?;
-    // SAFETY: nothing in this process owns a descriptor above its standard streams: it has just
-    // begun. The lock's was left open for it by the stage before.
-    let lock = unsafe {
-        libc::close_range(3, number - 1, 0);
-        libc::close_range(number + 1, libc::c_uint::MAX, 0);
-        OwnedFd::from_raw_fd(lock)
-    };
-    rustix::io::fcntl_setfd(&lock, FdFlags::CLOEXEC).ok()?;
-    Some(Entered { stage, state, lock })
+    let numbers = arguments.next()?.into_string().ok()?;
+    let numbers = numbers.split(',').map(str::parse::<i32>).collect::<Result<Vec<_>, _>>().ok()?;
+    let mut sorted = numbers.clone();
+    sorted.sort_unstable();
+    // Each once, and none of the standard streams.
+    if sorted.first().is_none_or(|first| *first < 3) || sorted.windows(2).any(|w| w[0] == w[1]) {
+        return None;
+    }
+    let mut next = 3;
+    let mut gaps = Vec::new();
+    for number in sorted {
+        let number = number.cast_unsigned();
+        gaps.push((next, number - 1));
+        next = number + 1;
+    }
+    gaps.push((next, libc::c_uint::MAX));
+    for (first, last) in gaps.into_iter().filter(|(first, last)| first <= last) {
+        // SAFETY: nothing in this process owns a descriptor above its standard streams: it has just
+        // begun.
+        unsafe { libc::close_range(first, last, 0) };
+    }
+    let mut open = Vec::new();
+    for number in numbers {
+        // SAFETY: the stage before left this one open, for this process alone, and each is named
+        // once.
+        let fd = unsafe { OwnedFd::from_raw_fd(number) };
+        rustix::io::fcntl_setfd(&fd, FdFlags::CLOEXEC).ok()?;
+        open.push(fd);
+    }
+    let kept = open.split_off(1);
+    Some(Entered { stage, state, lock: open.pop()?, kept })
 }

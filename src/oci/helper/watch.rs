@@ -26,9 +26,9 @@ use crate::oci::status::{self, Ended, Started};
 const DRAIN_PATIENCE: Duration = Duration::from_secs(1);
 
 /// The stage's `main`.
-pub(super) fn main(state: &Path, lock: OwnedFd) -> i32 {
+pub(super) fn main(state: &Path, lock: OwnedFd, held: Vec<OwnedFd>) -> i32 {
     match Watch::prepare(state) {
-        Ok(Some(watch)) => watch.run(lock),
+        Ok(Some(watch)) => watch.run(lock, held),
         // The directory went with `down`: there is nothing to watch.
         Ok(None) => 0,
         Err(_) => 1,
@@ -74,13 +74,15 @@ impl Watch {
         }))
     }
 
-    fn run(mut self, lock: OwnedFd) -> i32 {
+    fn run(mut self, lock: OwnedFd, held: Vec<OwnedFd>) -> i32 {
         let restarts = life::read_restarts(&self.state).unwrap_or_default();
         let next = match restarts.pending {
             // The monitor before this one was killed in the pause.
             true => Some(restarts),
             false => {
                 let Ok(output) = Output::open(&self.state, &self.log_dir) else { return 1 };
+                // Only now: what is in the pipes stays as long as somebody has them open.
+                drop(held);
                 let checks = self.checks.take();
                 self.copy_output(output, checks);
                 self.ended(restarts)
@@ -88,7 +90,7 @@ impl Watch {
         };
         match next {
             Some(next) if self.pause(next.pause()) => {
-                let error = stages::enter(Stage::StartAgain, &self.name, &self.state, lock);
+                let error = stages::enter(Stage::StartAgain, &self.name, &self.state, lock, vec![]);
                 let event = Event::now(&self.slug, &self.name, EventKind::Died);
                 self.tell(&event.with_detail(&format!("it cannot be started again: {error}")));
                 1
