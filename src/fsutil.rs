@@ -231,6 +231,11 @@ impl LockFile {
     pub fn remove(self) -> Result<(), PathError> {
         remove_file(&self.path).map(drop)
     }
+
+    /// The descriptor that holds the lock: it is held as long as that, or a copy, is open.
+    pub(crate) fn into_fd(self) -> std::os::fd::OwnedFd {
+        self.file.into()
+    }
 }
 
 impl std::os::fd::AsFd for LockFile {

@@ -14,10 +14,12 @@ pub(crate) use self::error::LaunchError;
 use self::mounts::Mounts;
 use crate::config::Config;
 use crate::names::Slug;
+use crate::oci::health::Health;
+use crate::oci::healthcheck::Healthcheck;
 use crate::oci::log_opts;
 use crate::oci::process::{self, Overrides};
-use crate::oci::signal;
 use crate::oci::spec::{Container, ImageRef, Limits, Volume};
+use crate::oci::{restart, signal};
 use crate::plan;
 use crate::spec::{DAEMONS_VARIABLE, LaunchOptions};
 
@@ -35,6 +37,7 @@ const INIT_PATH: &str = "/.carboy-init";
 pub(crate) struct LaunchImage<'a> {
     pub(crate) image: ImageRef,
     pub(crate) config: &'a ImageConfiguration,
+    pub(crate) healthcheck: Option<&'a Healthcheck>,
     pub(crate) layers: Vec<PathBuf>,
     /// The init's program on the host, if one is wanted.
     pub(crate) init: Option<PathBuf>,
@@ -108,6 +111,8 @@ pub(crate) fn container(
         init: options.run.init,
         stop_signal,
         log: log_opts::parse(&options.run.log_opts)?,
+        health: Health::new(image.healthcheck, &options.run.health)?,
+        restart: restart::parse(options.run.restart.as_deref().unwrap_or("no"))?,
         labels: options.run.labels.clone(),
     };
     Ok((container, unset.iter().map(|name| process::left_out(name)).collect()))
@@ -170,6 +175,8 @@ pub(crate) fn differences(there: &Container, wanted: &Container) -> Vec<String> 
     differ("log", log_list(there), log_list(wanted));
     differ("read-only root", there.read_only.to_string(), wanted.read_only.to_string());
     differ("init", there.init.to_string(), wanted.init.to_string());
+    differ("restart policy", there.restart.to_string(), wanted.restart.to_string());
+    differ("health check", format!("{:?}", there.health), format!("{:?}", wanted.health));
     differ("labels", format!("{:?}", there.labels), format!("{:?}", wanted.labels));
     all.extend(mounts::changed_secrets(there, wanted));
     all.extend(security::differences(&there.security, &wanted.security));
@@ -270,6 +277,7 @@ mod tests {
         let image = LaunchImage {
             image: ImageRef { reference: "test".into(), digest },
             config,
+            healthcheck: None,
             layers: Vec::new(),
             init: None,
         };

@@ -20,6 +20,7 @@ pub mod oci;
 pub mod plan;
 pub mod presence;
 mod privileges;
+pub mod readiness;
 pub mod reconcile;
 pub mod resource;
 pub mod spec;

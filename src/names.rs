@@ -212,6 +212,12 @@ impl Prefix {
     pub fn guest(&self, slug: &Slug) -> GuestName {
         GuestName(format!("{self}-guest-{slug}"))
     }
+
+    /// The bottle whose network has this name; `None` if it is no bottle's of this prefix.
+    pub fn slug_of_network(&self, name: &NetworkName) -> Option<Slug> {
+        let prefix = format!("{self}-bundle-");
+        name.as_str().strip_prefix(&prefix).and_then(|slug| Slug::new(slug).ok())
+    }
 }
 
 impl From<ContainerName> for EndName {

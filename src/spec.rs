@@ -10,6 +10,8 @@ use serde::{Deserialize, Serialize};
 use crate::error::{Classify, ErrorKind};
 use crate::names::{GuestName, IfName, NetworkName, Slug};
 use crate::net::policy::{HostPort, NetworkPolicy};
+pub use crate::oci::health::HealthOptions;
+pub use crate::readiness::Readiness;
 pub use crate::spec6::{AddressError6, NetworkAddresses6};
 
 /// The smallest network: its own address, the gateway, the bundle and the broadcast address.
@@ -309,6 +311,13 @@ pub struct RunOptions {
     pub secrets: Vec<String>,
     /// How it is confined.
     pub security: SecurityOptions,
+    /// Whether it is started again when it ends of its own accord: `no` unless given, `always`,
+    /// `on-failure`, `on-failure:N`.
+    pub restart: Option<String>,
+    /// How its health is checked.
+    pub health: HealthOptions,
+    /// What `up` waits for before it returns.
+    pub ready: Readiness,
     /// When the image is fetched from its registry.
     pub pull: PullPolicy,
 }

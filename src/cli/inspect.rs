@@ -3,6 +3,7 @@
 use std::process::ExitCode;
 
 use carboy::engine::BottleStatus;
+use carboy::oci::health::Health;
 use carboy::oci::spec::Container;
 use carboy::{Engine, Slug};
 use serde_json::{Value, json};
@@ -67,5 +68,19 @@ fn launch(container: &Container, show_secrets: bool) -> Value {
         "read_only": container.read_only,
         "init": container.init,
         "stop_signal": container.stop_signal,
+        "healthcheck": container.health.as_ref().map(healthcheck),
+        "restart": container.restart.to_string(),
+    })
+}
+
+/// How its health is checked; times in seconds.
+fn healthcheck(health: &Health) -> Value {
+    json!({
+        "command": health.command,
+        "interval": health.interval.as_secs_f64(),
+        "timeout": health.timeout.as_secs_f64(),
+        "retries": health.retries,
+        "start_period": health.start_period.as_secs_f64(),
+        "start_interval": health.start_interval.as_secs_f64(),
     })
 }

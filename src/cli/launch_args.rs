@@ -4,12 +4,13 @@ use std::collections::BTreeMap;
 use std::net::{Ipv4Addr, Ipv6Addr};
 use std::path::PathBuf;
 
-use carboy::spec::{LimitOptions, PullPolicy, SecurityOptions};
+use carboy::spec::{LimitOptions, PullPolicy, Readiness, SecurityOptions};
 use carboy::{BottleSpec, LaunchOptions, RunOptions, Slug};
 use clap::Args;
 
 use super::exit::Failure;
 use super::guest_args::GuestArgs;
+use super::health_args::HealthArgs;
 use super::network_args::NetworkArgs;
 
 /// The image every bottle runs unless another is named.
@@ -95,6 +96,11 @@ pub(super) struct LaunchArgs {
     /// Run a small init as PID 1, which reaps and passes on signals
     #[arg(long)]
     init: bool,
+    /// Start it again when it ends by itself: no, on-failure[:N], always (unless-stopped is the same)
+    #[arg(long, value_name = "POLICY")]
+    restart: Option<String>,
+    #[command(flatten)]
+    health: HealthArgs,
 }
 
 impl LaunchArgs {
@@ -135,6 +141,9 @@ impl LaunchArgs {
                 security_opt: self.security.security_opt,
                 ulimits: self.security.ulimit,
             },
+            restart: self.restart,
+            health: self.health.options(),
+            ready: Readiness::default(),
             pull: PullPolicy::default(),
         };
         Ok(LaunchOptions {
@@ -214,6 +223,11 @@ pub(super) struct BottleArgs {
 }
 
 impl BottleArgs {
+    /// The bottle's name.
+    pub(super) fn slug(&self) -> &Slug {
+        &self.slug
+    }
+
     /// The bottle that was asked for.
     pub(super) fn spec(self) -> Result<BottleSpec, Failure> {
         let wish = self.network.wish()?;

@@ -3,10 +3,13 @@
 
 mod denied;
 mod down;
+mod events;
 mod exec;
 mod exit;
+mod generate;
 mod guest;
 mod guest_args;
+mod health_args;
 mod image;
 mod inspect;
 mod kill;
@@ -15,6 +18,7 @@ mod logs;
 mod name;
 mod network;
 mod network_args;
+mod notify;
 mod output;
 mod pause;
 mod plan;
@@ -67,6 +71,7 @@ enum Verb {
     Exec(exec::Args),
     Logs(logs::Args),
     Denied(denied::Args),
+    Events(events::Args),
     Ps(ps::Args),
     Verify(verify::Args),
     Reload(reload::Args),
@@ -76,6 +81,7 @@ enum Verb {
     Network(network::Args),
     Guest(guest::Args),
     Image(image::Args),
+    Generate(generate::Args),
     Name(name::Args),
 }
 
@@ -123,6 +129,7 @@ impl Verb {
             Self::Exec(args) => args.run(engine, output),
             Self::Logs(args) => args.run(engine, output),
             Self::Denied(args) => args.run(engine, output),
+            Self::Events(args) => args.run(engine, output),
             Self::Ps(args) => args.run(engine, output),
             Self::Verify(args) => args.run(engine, output),
             Self::Reload(args) => args.run(engine, output),
@@ -132,6 +139,7 @@ impl Verb {
             Self::Network(args) => args.run(engine, output),
             Self::Guest(args) => args.run(engine, output),
             Self::Image(args) => args.run(engine, output),
+            Self::Generate(args) => args.run(engine, output),
             Self::Name(args) => args.run(engine, output),
         }
     }

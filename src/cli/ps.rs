@@ -63,11 +63,19 @@ fn lines(titles: &[&str], rows: impl Iterator<Item = Vec<String>>) -> String {
 }
 
 fn row(bottle: &BottleStatus) -> Vec<String> {
-    let state = match (bottle.state, bottle.exit_code) {
+    let mut state = match (bottle.state, bottle.exit_code) {
         (BottleState::Exited, Some(code)) if bottle.oom_killed => format!("exited ({code}, OOM)"),
-        (BottleState::Exited, Some(code)) => format!("exited ({code})"),
+        (state @ (BottleState::Exited | BottleState::Restarting), Some(code)) => {
+            format!("{state} ({code})")
+        }
         (state, _) => state.to_string(),
     };
+    if bottle.restarts > 0 {
+        state.push_str(&format!(", {}x restarted", bottle.restarts));
+    }
+    if let (BottleState::Running, Some(health)) = (bottle.state, &bottle.health) {
+        state.push_str(&format!(", {}", health.status.name()));
+    }
     let image = bottle.image.as_ref().map_or("-", |i| i.reference.as_str());
     // Seconds are enough for people.
     let started = bottle.started_at.as_deref().map_or("-", |t| t.split('.').next().unwrap_or(t));

@@ -13,6 +13,8 @@ use crate::host::KernelHost;
 use crate::launch;
 use crate::names::{ContainerName, Slug};
 use crate::net::passage;
+use crate::oci::container;
+use crate::oci::events::EventKind;
 use crate::oci::spec::{Container, ImageRef};
 use crate::oci::status::ContainerState;
 use crate::plan::BottleView;
@@ -141,10 +143,11 @@ impl Engine {
         let released = self.release_both(&request.name, &name, locks);
         let (mut report, ready_ports) = settle(result, released)?;
         // Without the locks: `down` need not wait for daemons that never come.
-        self.await_ready(&report.plan.view, &ready_ports)?;
+        self.await_wanted(&report.plan.view, &spec.options.run.ready, &ready_ports)?;
         report.plan.notes.extend(self.check_alive(&spec.slug)?);
         if report.changed {
             report.plan.notes.extend(passage::obstacles()?);
+            self.tell(&spec.slug, EventKind::Ready, None);
         }
         Ok(report)
     }
@@ -328,5 +331,7 @@ fn readable<T>(record: Result<Option<T>, StateError>) -> Result<Option<T>, Error
 
 fn is_running(record: Option<&BundleRecord>) -> Result<bool, Error> {
     let Some(container) = record.and_then(BundleRecord::container) else { return Ok(false) };
-    Ok(matches!(ContainerState::read(&container.state)?, ContainerState::Running(_)))
+    let running = matches!(ContainerState::read(&container.state)?, ContainerState::Running(_));
+    // One that its restart policy is about to start again is as good as running.
+    Ok(running || container::is_restarting(container)?)
 }

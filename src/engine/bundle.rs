@@ -12,6 +12,7 @@ use crate::host::KernelHost;
 use crate::launch::{self, LaunchImage, Place};
 use crate::names::{ContainerName, Slug};
 use crate::net::{nflog, port_rules};
+use crate::oci::container as oci_container;
 use crate::oci::feed::Feed;
 use crate::oci::helper::Surroundings;
 use crate::oci::security::Security;
@@ -29,6 +30,10 @@ use crate::state::{BundleRecord, Phase, StateError};
 const RESOLV_CONF: &str = "/etc/resolv.conf";
 /// Where systemd-resolved keeps the real servers, if the host's file names its stub.
 const RESOLVED_CONF: &str = "/run/systemd/resolve/resolv.conf";
+
+/// What became of a bundle whose monitor was killed.
+const TAKEN_OVER: &str = "the bundle's monitor had been killed; another one took over, and its output goes \
+     on without a gap, but how this run ends will not be known";
 
 /// A bundle that was started.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -164,8 +169,9 @@ impl Engine {
         let options = wish.options;
         let init = if options.run.init { Some(self.init_program(wish.embedded)?) } else { None };
         let reference = ImageRef { reference: image.reference, digest: image.digest };
-        let (config, layers) = (&image.config, image.layers);
-        let image = LaunchImage { image: reference, config, layers, init };
+        let (config, healthcheck) = (&image.config, image.healthcheck.as_ref());
+        let image =
+            LaunchImage { image: reference, config, healthcheck, layers: image.layers, init };
         let made = launch::container(&self.config, wish.slug, place, image, options, inherited)?;
         check_controllers(&made.0.limits)?;
         check_file_system(&self.config.root)?;
@@ -184,6 +190,9 @@ impl Engine {
     ) -> Result<Placed, Error> {
         let name = container.name.clone();
         let state = container.state.clone();
+        if old.is_some() && oci_container::is_orphaned(&container)? {
+            notes.push(TAKEN_OVER.to_owned());
+        }
         let (surroundings, note) = surroundings(&container, network.log_group);
         host.surroundings = surroundings;
         host.netns = super::verify::live_netns(&container)?;
@@ -208,6 +217,9 @@ impl Engine {
                 record.phase = Phase::Done;
                 self.state.write_bundle(&name, &record)?;
                 notes.extend(note);
+            }
+            if expect == Expect::Existing {
+                self.tell_drift(&record.slug, transaction.changes());
             }
             match ContainerState::read(&state)? {
                 // One that has ended since was started all the same: `up` looks again.
@@ -277,9 +289,21 @@ impl Engine {
             Err(StateError::Unreadable { .. }) => (true, self.presumed_bundle(name, slug)?),
             Err(e) => return Err(e.into()),
         };
+        let container = resources.iter().find_map(|resource| match resource {
+            Resource::Container(container) => {
+                Some((container.slug.clone(), container.state.clone()))
+            }
+            _ => None,
+        });
+        let ran = container.as_ref().is_some_and(|(_, state)| {
+            matches!(ContainerState::read(state), Ok(ContainerState::Running(_)))
+        });
         host.grace = grace;
         let report = reconcile::remove(host, &resources);
         host.grace = Duration::ZERO;
+        if let Some((slug, _)) = container {
+            self.tell_removal(&slug, &report.removed, ran);
+        }
         if !report.errors.is_empty() {
             return Err(Error::Left { name: name.to_string(), left: report.errors });
         }
@@ -335,6 +359,8 @@ impl Engine {
             ready_ports: Vec::new(),
             stop_signal: libc::SIGTERM,
             log: LogLimits::default(),
+            restart: crate::oci::restart::RestartPolicy::No,
+            health: None,
             labels: std::collections::BTreeMap::new(),
             storage: self.config.storage(name),
             state: plan::run_dir(&self.config.state, name),

@@ -153,13 +153,13 @@ pub enum Error {
         /// The log's last lines.
         log: String,
     },
-    /// A daemon did not take connections in time.
-    #[error("the bundle of {slug} does not answer on port {port}; it said: {log}")]
+    /// What `up` waited for did not come in time.
+    #[error("the bundle of {slug} {lacks}; it said: {log}")]
     NotReady {
         /// The bottle.
         slug: String,
-        /// The port.
-        port: u16,
+        /// What it lacks, as a predicate: `does not answer on port 80`.
+        lacks: String,
         /// The log's last lines.
         log: String,
         /// What the last attempt found.

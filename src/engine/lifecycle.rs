@@ -9,11 +9,15 @@ use crate::names::{ContainerName, Slug};
 use crate::oci::identity::ProcessHandle;
 use crate::oci::spec::Container;
 use crate::oci::status::{ContainerState, Ended, Started};
-use crate::oci::{RuntimeError, container, freezer};
+use crate::oci::{RuntimeError, container, freezer, life};
+use crate::readiness::Readiness;
 use crate::state::BundleRecord;
 
 /// How long a monitor may take to write down how its container ended; it writes its output first.
 const MONITOR_PATIENCE: Duration = Duration::from_secs(3);
+
+/// How often to look at a bundle that is about to be started again.
+const RESTART_LOOK: Duration = Duration::from_millis(20);
 
 /// How long a killed bundle may take to end.
 const KILL_PATIENCE: Duration = Duration::from_secs(10);
@@ -39,45 +43,30 @@ pub struct RestartReport {
 }
 
 impl Engine {
-    /// Waits until the bundle has ended; its exit code, or 128 + the signal that ended it.
+    /// Waits until the bundle has ended, and is not started again by its policy; its exit code, or
+    /// 128 + the signal that ended it.
     ///
     /// # Errors
     /// There is no such bottle, it was never started, or nobody knows the exit code.
     pub fn wait(&self, slug: &Slug) -> Result<i32, Error> {
         let container = self.container_of(slug)?;
-        let name = container.name.to_string();
-        let process = match ContainerState::read(&container.state)? {
-            ContainerState::NotStarted => {
-                return Err(RuntimeError::NotRunning { container: name }.into());
-            }
-            ContainerState::Exited(_, Some(Ended { exit_code, .. })) => return Ok(exit_code),
-            ContainerState::Exited(_, None) => None,
-            ContainerState::Running(started) => {
-                let process = open(&container, &started)?;
-                if let Some(process) = &process {
-                    let ended = process.wait(None);
-                    ended.map_err(process_error("wait for", &container, &started))?;
-                }
-                process
-            }
-        };
-        let deadline = Instant::now() + MONITOR_PATIENCE;
-        let mut pause = Duration::from_micros(200);
         loop {
-            let state = ContainerState::read(&container.state)?;
-            if let ContainerState::Exited(_, Some(Ended { exit_code, .. })) = state {
-                return Ok(exit_code);
+            let exit_code = wait_for_run(&container)?;
+            let waits = || {
+                Ok::<_, Error>(
+                    container::is_restarting(&container)? && container::is_watched(&container)?,
+                )
+            };
+            match container::settled(&container)? {
+                // It has been started again just now.
+                ContainerState::Running(_) => {}
+                _ if !waits()? => return Ok(exit_code),
+                _ => {
+                    while waits()? {
+                        std::thread::sleep(RESTART_LOOK);
+                    }
+                }
             }
-            // The directory may be removed already, with what the monitor wrote.
-            if let Some(exit_code) = process.as_ref().and_then(ProcessHandle::exit_code) {
-                return Ok(exit_code);
-            }
-            let gone = !matches!(state, ContainerState::Exited(..));
-            if gone || Instant::now() >= deadline {
-                return Err(RuntimeError::ExitCodeLost { container: name }.into());
-            }
-            std::thread::sleep(pause);
-            pause = (pause * 2).min(Duration::from_millis(1));
         }
     }
 
@@ -93,11 +82,16 @@ impl Engine {
         let (container, started) = self.running(slug)?;
         let not_running = || RuntimeError::NotRunning { container: container.name.to_string() };
         let process = open(&container, &started)?.ok_or_else(not_running)?;
+        let ends = signal == libc::SIGKILL || signal == container.stop_signal;
+        if ends {
+            // As Docker: whoever ends it does not want it to be started again.
+            life::want_end(&container.state)?;
+        }
         let sent = process.signal(signal).map_err(process_error("signal", &container, &started))?;
         if !sent {
             return Err(not_running().into());
         }
-        if signal == libc::SIGKILL || signal == container.stop_signal {
+        if ends {
             freezer::thaw(&container.name)?;
         }
         if signal == libc::SIGKILL {
@@ -125,7 +119,7 @@ impl Engine {
         let released = self.release_bundle(&name, lock);
         let (started, ports, mut notes) = settle(restarted, released)?;
         let view = self.inspect(slug)?.view;
-        self.await_ready(&view, &ports)?;
+        self.await_wanted(&view, &Readiness::default(), &ports)?;
         notes.extend(self.check_alive(slug)?);
         Ok(RestartReport { slug: slug.clone(), pid: started.init.pid, notes })
     }
@@ -199,4 +193,42 @@ fn process_error(
 ) -> impl FnOnce(io::Error) -> RuntimeError {
     let (container, pid) = (container.name.to_string(), started.init.pid);
     move |source| RuntimeError::Process { action, container, pid, source }
+}
+
+/// Waits until a run of the container has ended; its exit code.
+fn wait_for_run(container: &Container) -> Result<i32, Error> {
+    let name = container.name.to_string();
+    let process = match ContainerState::read(&container.state)? {
+        ContainerState::NotStarted => {
+            return Err(RuntimeError::NotRunning { container: name }.into());
+        }
+        ContainerState::Exited(_, Some(Ended { exit_code, .. })) => return Ok(exit_code),
+        ContainerState::Exited(_, None) => None,
+        ContainerState::Running(started) => {
+            let process = open(container, &started)?;
+            if let Some(process) = &process {
+                let ended = process.wait(None);
+                ended.map_err(process_error("wait for", container, &started))?;
+            }
+            process
+        }
+    };
+    let deadline = Instant::now() + MONITOR_PATIENCE;
+    let mut pause = Duration::from_micros(200);
+    loop {
+        let state = ContainerState::read(&container.state)?;
+        if let ContainerState::Exited(_, Some(Ended { exit_code, .. })) = state {
+            return Ok(exit_code);
+        }
+        // The directory may be removed already, with what the monitor wrote.
+        if let Some(exit_code) = process.as_ref().and_then(ProcessHandle::exit_code) {
+            return Ok(exit_code);
+        }
+        let gone = !matches!(state, ContainerState::Exited(..));
+        if gone || Instant::now() >= deadline {
+            return Err(RuntimeError::ExitCodeLost { container: name }.into());
+        }
+        std::thread::sleep(pause);
+        pause = (pause * 2).min(Duration::from_millis(1));
+    }
 }

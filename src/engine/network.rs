@@ -156,6 +156,11 @@ impl Engine {
             return Err(rolled_back("the repair", error, transaction.roll_back(host)));
         }
         drop(guard);
+        if expect == Expect::Existing
+            && let Some(slug) = self.config.prefix.slug_of_network(&record.spec.name)
+        {
+            self.tell_drift(&slug, transaction.changes());
+        }
         Ok(Ensured { record, fresh: false, changed })
     }
 

@@ -1,32 +1,60 @@
-//! Waiting until a bundle's daemons can be reached: what `up` promises when it returns.
+//! Waiting until a bundle is ready: what `up` promises when it returns.
 
-use std::net::{SocketAddr, TcpStream};
-use std::time::{Duration, Instant};
+use std::io;
+use std::time::Instant;
 
+use super::condition::{Attempts, lacks};
 use super::{BottleState, Engine, Error};
 use crate::names::Slug;
 use crate::plan::BottleView;
+use crate::readiness::{Condition, DEFAULT_TIMEOUT, Readiness};
 
-/// How long the daemons may take.
-const PATIENCE: Duration = Duration::from_secs(20);
-/// How long one attempt may take; the pinned address answers at once or is refused at once.
-const ATTEMPT: Duration = Duration::from_millis(250);
 /// How many of the log's last lines go into an error.
 const LOG_LINES: usize = 5;
 
 impl Engine {
-    /// Waits until each of the ports takes a connection from the host.
+    /// Waits until a bundle is ready, as its caller wants it or as its image declares.
+    ///
+    /// # Errors
+    /// As [`Engine::await_conditions`].
+    pub(super) fn await_wanted(
+        &self,
+        view: &BottleView,
+        wanted: &Readiness,
+        ports: &[u16],
+    ) -> Result<(), Error> {
+        let mut wanted = wanted.clone();
+        if wanted.conditions.is_empty() {
+            wanted.conditions.extend(ports.iter().map(|port| Condition::Tcp(*port)));
+            if wanted.healthy && self.inspect(&view.slug)?.health.is_some() {
+                wanted.conditions.push(Condition::Healthy);
+            }
+        }
+        self.await_conditions(view, &wanted)
+    }
+
+    /// Waits until all conditions hold, one after the other.
     ///
     /// # Errors
     /// The bundle ended before, or was not ready in time; it is left as it is, to be looked at.
-    pub(super) fn await_ready(&self, view: &BottleView, ports: &[u16]) -> Result<(), Error> {
-        let deadline = Instant::now() + PATIENCE;
-        for port in ports {
-            let address = SocketAddr::from((view.bundle_ip, *port));
-            let mut pause = Duration::from_micros(200);
-            while let Err(refusal) = TcpStream::connect_timeout(&address, ATTEMPT) {
+    fn await_conditions(&self, view: &BottleView, wanted: &Readiness) -> Result<(), Error> {
+        let deadline = Instant::now() + wanted.timeout.unwrap_or(DEFAULT_TIMEOUT);
+        for condition in &wanted.conditions {
+            let mut attempts = Attempts::new(self, view, condition, deadline);
+            let mut pause = attempts.first_pause();
+            let mut why: Option<io::Error> = None;
+            while let Err(refusal) = attempts.attempt() {
+                // What the time cut short says less than what came before it.
+                let refusal = match why {
+                    Some(before) if refusal.kind() == io::ErrorKind::TimedOut => before,
+                    _ => refusal,
+                };
                 let status = self.inspect(&view.slug)?;
-                if !matches!(status.state, BottleState::Running | BottleState::Paused) {
+                // One that is started again by its policy may yet be.
+                if !matches!(
+                    status.state,
+                    BottleState::Running | BottleState::Paused | BottleState::Restarting
+                ) {
                     return Err(Error::EndedEarly {
                         slug: view.slug.to_string(),
                         exit_code: status.exit_code,
@@ -36,13 +64,14 @@ impl Engine {
                 if Instant::now() >= deadline {
                     return Err(Error::NotReady {
                         slug: view.slug.to_string(),
-                        port: *port,
+                        lacks: lacks(condition),
                         log: self.last_lines(&view.slug),
                         source: refusal,
                     });
                 }
+                why = Some(refusal);
                 std::thread::sleep(pause);
-                pause = (pause * 2).min(Duration::from_millis(10));
+                pause = (pause * 2).min(attempts.longest_pause());
             }
         }
         Ok(())

@@ -10,12 +10,13 @@ use crate::names::{NetworkName, Slug};
 use crate::net::drops::{self, Drops};
 use crate::net::policy::NetworkPolicy;
 use crate::oci::freezer;
+use crate::oci::health::HealthState;
 use crate::oci::helper::monitor::log_dir;
 use crate::oci::log::{LOG_FILE, LogReader};
 use crate::oci::runtime_spec::DEFAULT_PIDS;
 use crate::oci::spec::{Container, ImageRef};
 use crate::oci::status::ContainerState;
-use crate::oci::{cgroup, spec::Limits, usage};
+use crate::oci::{cgroup, container, life, spec::Limits, usage};
 use crate::plan::BottleView;
 use crate::resource::Resource;
 use crate::spec::{NetworkAddresses, NetworkAddresses6, NetworkSpec};
@@ -40,6 +41,8 @@ pub enum BottleState {
     Running,
     /// It runs, and its processes are stopped for a while.
     Paused,
+    /// It has ended, and is about to be started again.
+    Restarting,
     /// It has ended.
     Exited,
     /// There is a network, and no container.
@@ -52,6 +55,7 @@ impl std::fmt::Display for BottleState {
             Self::Created => "created",
             Self::Running => "running",
             Self::Paused => "paused",
+            Self::Restarting => "restarting",
             Self::Exited => "exited",
             Self::Absent => "absent",
         })
@@ -78,6 +82,11 @@ pub struct BottleStatus {
     pub started_at: Option<String>,
     /// When it ended, in RFC 3339.
     pub finished_at: Option<String>,
+    /// How often its restart policy started it again.
+    pub restarts: u32,
+    /// What its health checks say, if it has any.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub health: Option<HealthState>,
     /// The newest log file.
     pub log_path: Option<PathBuf>,
     /// What it was started with. Environment values are in it.
@@ -215,11 +224,17 @@ impl Engine {
             oom_killed: false,
             started_at: None,
             finished_at: None,
+            restarts: 0,
+            health: None,
             log_path: container.map(|c| log_dir(c).join(LOG_FILE)),
             container: container.cloned(),
             limits: container.map(|c| in_force(&c.limits)).transpose()?,
         };
         if let Some(container) = container {
+            if container.health.is_some() {
+                status.health = Some(life::read_health(&container.state)?);
+            }
+            status.restarts = life::read_restarts(&container.state)?.count;
             match ContainerState::read(&container.state)? {
                 ContainerState::NotStarted => status.state = BottleState::Created,
                 ContainerState::Running(started) => {
@@ -232,7 +247,12 @@ impl Engine {
                     status.oom_killed = usage::oom_killed(&name);
                 }
                 ContainerState::Exited(started, ended) => {
-                    status.state = BottleState::Exited;
+                    let waits =
+                        container::is_restarting(container)? && container::is_watched(container)?;
+                    status.state = match waits {
+                        true => BottleState::Restarting,
+                        false => BottleState::Exited,
+                    };
                     status.started_at = Some(started.started_at);
                     status.exit_code = ended.as_ref().map(|e| e.exit_code);
                     status.oom_killed = ended.as_ref().is_some_and(|e| e.oom_killed);

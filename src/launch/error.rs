@@ -7,9 +7,11 @@ use super::mounts::IMAGE_VOLUMES_MAX;
 use crate::error::{Classify, ErrorKind};
 use crate::oci::capabilities::CapabilityError;
 use crate::oci::env_file::{self, EnvFileError};
+use crate::oci::health::HealthError;
 use crate::oci::limits::LimitError;
 use crate::oci::log_opts::LogOptionError;
 use crate::oci::process::ProcessError;
+use crate::oci::restart::RestartPolicyError;
 use crate::oci::secret::SecretError;
 use crate::oci::security::SecurityError;
 use crate::oci::signal::SignalError;
@@ -45,6 +47,12 @@ pub enum LaunchError {
     /// A security option.
     #[error(transparent)]
     Security(#[from] SecurityError),
+    /// A restart policy.
+    #[error(transparent)]
+    Restart(#[from] RestartPolicyError),
+    /// A health check.
+    #[error(transparent)]
+    Health(#[from] HealthError),
     /// A bound of the log.
     #[error(transparent)]
     Log(#[from] LogOptionError),
@@ -146,6 +154,8 @@ impl LaunchError {
             Self::Ulimit(e) => e,
             Self::Capability(e) => e,
             Self::Security(e) => e,
+            Self::Restart(e) => e,
+            Self::Health(e) => e,
             Self::Log(e) => e,
             Self::Signal(e) => e,
             Self::EnvFile { source, .. } => source,

@@ -14,6 +14,8 @@ use super::helper::Surroundings;
 use super::helper::monitor::{LOCK_FILE, log_dir};
 use super::helper::{HelperBinary, PreparedMonitor, StartRequest};
 use super::identity::ProcessHandle;
+use super::life;
+use super::restart::RestartPolicy;
 use super::runtime_error::RuntimeError;
 use super::secrets;
 use super::spec::Container;
@@ -75,7 +77,7 @@ fn launch(
     };
     let start_id = status::write_start_id(&container.state)?;
     let (container, surroundings) = (container.clone(), surroundings.clone());
-    monitor.start(&StartRequest { container, surroundings, start_id, secrets })
+    monitor.start(StartRequest { container, surroundings, start_id, secrets })
 }
 
 /// The writable layer of a start; the log goes on in any case.
@@ -105,24 +107,76 @@ pub(crate) fn observe(container: &Container) -> Result<Presence, RuntimeError> {
             found,
         )])
     };
-    Ok(match ContainerState::read(&container.state)? {
-        ContainerState::Running(started) => {
-            if !same_network(container, &started) {
-                drift("running in another network namespace".to_owned())
-            } else if !is_locked(&container.state.join(LOCK_FILE))? {
-                // Nobody reads its output any more: whoever writes some is ended by SIGPIPE.
-                drift("running without its monitor".to_owned())
-            } else if freezer::is_frozen(&container.name)? {
-                drift("paused".to_owned())
-            } else {
-                Presence::Present
-            }
+    Ok(match settled(container)? {
+        ContainerState::Running(started) if !same_network(container, &started) => {
+            drift("running in another network namespace".to_owned())
         }
+        ContainerState::Running(_) if !is_watched(container)? => {
+            drift("running without its monitor".to_owned())
+        }
+        ContainerState::Running(_) if freezer::is_frozen(&container.name)? => {
+            drift("paused".to_owned())
+        }
+        ContainerState::Running(_) => Presence::Present,
+        ContainerState::Exited(..) if is_restarting(container)? => match is_watched(container)? {
+            true => Presence::Present,
+            false => drift("about to be started again, without its monitor".to_owned()),
+        },
         ContainerState::Exited(_, Some(ended)) => drift(format!("exited ({})", ended.exit_code)),
         ContainerState::Exited(_, None) => drift("exited (its exit code is lost)".to_owned()),
         ContainerState::NotStarted if exists(container)? => drift("half made".to_owned()),
         ContainerState::NotStarted => Presence::Absent,
     })
+}
+
+/// The state once its monitor has written down what comes after an end: the exit code, and whether
+/// the container is started again.
+///
+/// # Errors
+/// What the file system said.
+pub(crate) fn settled(container: &Container) -> Result<ContainerState, RuntimeError> {
+    let deadline = Instant::now() + MONITOR_PATIENCE;
+    loop {
+        let state = ContainerState::read(&container.state)?;
+        let unsettled = matches!(state, ContainerState::Exited(_, None))
+            && is_watched(container)?
+            && !is_restarting(container)?;
+        if !unsettled || Instant::now() >= deadline {
+            return Ok(state);
+        }
+        std::thread::sleep(Duration::from_millis(1));
+    }
+}
+
+/// Whether the container has ended and is to be started again, by its policy.
+///
+/// # Errors
+/// What the file system said.
+pub(crate) fn is_restarting(container: &Container) -> Result<bool, RuntimeError> {
+    Ok(life::read_restarts(&container.state)?.pending && !life::end_is_wanted(&container.state))
+}
+
+/// Whether its monitor lives.
+///
+/// # Errors
+/// What the file system said.
+pub(crate) fn is_watched(container: &Container) -> Result<bool, RuntimeError> {
+    is_locked(&container.state.join(LOCK_FILE))
+}
+
+/// Whether the container runs, or is about to be started again, and its monitor was killed.
+///
+/// # Errors
+/// What the file system said.
+pub(crate) fn is_orphaned(container: &Container) -> Result<bool, RuntimeError> {
+    let alive = match ContainerState::read(&container.state)? {
+        ContainerState::Running(_) => true,
+        ContainerState::Exited(..) => is_restarting(container)?,
+        ContainerState::NotStarted => false,
+    };
+    // One that was started by a version that did not keep it cannot be taken over.
+    let known = alive && life::read_request(&container.state)?.is_some();
+    Ok(known && !is_watched(container)?)
 }
 
 /// Whether the container was started in the namespace that has its name: that may have been made
@@ -139,8 +193,8 @@ fn exists(container: &Container) -> Result<bool, RuntimeError> {
     Ok(container.state.exists() || cgroup::exists(&container.name)?)
 }
 
-/// Starts the container anew where it has ended or is half made, and its log goes on; lets it go on
-/// where it is only paused.
+/// Lets a paused container go on. Gives a running one whose monitor was killed another one. Starts it
+/// anew where it has ended or is half made, or is in another network namespace; its log goes on.
 ///
 /// # Errors
 /// As [`create`]. The log is kept then, everything else is gone.
@@ -152,6 +206,15 @@ pub(crate) fn repair(
 ) -> Result<(), RuntimeError> {
     if freezer::thaw(&container.name)? && observe(container)? == Presence::Present {
         return Ok(());
+    }
+    let same_network = status::read_started(&container.state)?
+        .is_some_and(|started| same_network(container, &started));
+    if same_network && is_orphaned(container)? {
+        let monitor = match prepared {
+            Some(monitor) => monitor,
+            None => PreparedMonitor::spawn(binary, &container.name)?,
+        };
+        return monitor.take_over(&container.state).map(drop);
     }
     // Before anything ends that could not be started again.
     secrets::contents(container)?;
@@ -224,6 +287,10 @@ fn end_run(container: &Container, grace: Duration) -> Result<bool, RuntimeError>
     let lock = container.state.join(LOCK_FILE);
     let deadline = Instant::now() + MONITOR_PATIENCE;
     let mut pause = Duration::from_micros(100);
+    if life::want_end(&container.state).is_err() && container.restart != RestartPolicy::No {
+        // A full tmpfs must not keep it alive: then nobody is left to start it again.
+        end_monitor(container)?;
+    }
     // In rounds: a monitor whose caller died may be in the middle of the start, and what it starts
     // meanwhile has to be ended too.
     loop {
@@ -238,6 +305,10 @@ fn end_run(container: &Container, grace: Duration) -> Result<bool, RuntimeError>
         if Instant::now() >= deadline {
             end_monitor(container)?;
             break;
+        }
+        if life::read_restarts(&container.state)?.pending {
+            // It waits for the time to start the container again: it is to look whether it shall.
+            wake_monitor(container)?;
         }
         std::thread::sleep(pause);
         pause = (pause * 2).min(Duration::from_millis(5));
@@ -304,6 +375,14 @@ fn is_locked(path: &Path) -> Result<bool, RuntimeError> {
         Err(rustix::io::Errno::WOULDBLOCK) => Ok(true),
         Err(e) => Err(e).at("lock", path)?,
     }
+}
+
+/// Has a monitor that waits look at what is wanted.
+fn wake_monitor(container: &Container) -> Result<(), RuntimeError> {
+    let Some(identity) = status::read_monitor(&container.state)? else { return Ok(()) };
+    let opened = identity.open().map_err(process_error("open", container, identity.pid))?;
+    let sent = opened.map_or(Ok(false), |process| process.signal(libc::SIGTERM));
+    sent.map(drop).map_err(process_error("signal", container, identity.pid))
 }
 
 /// Kills a monitor that does not end though its container has.

@@ -6,12 +6,14 @@
 //! directory of its own.
 
 use std::io;
-use std::os::fd::{AsFd, BorrowedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use data_encoding::HEXLOWER;
 use netlink_sys::{Socket, SocketAddr};
+use nix::errno::Errno;
+use nix::sys::socket::{MsgFlags, recv};
 use serde::{Deserialize, Serialize};
 
 use super::log::{LogReader, LogWriter};
@@ -44,6 +46,14 @@ pub struct Feed {
     pub setup: Vec<Vec<u8>>,
 }
 
+impl Feed {
+    /// Begins to listen. What comes waits in the socket until a [`Listener`] reads it. `None` if
+    /// it cannot be heard now.
+    pub(super) fn listen(&self) -> Option<OwnedFd> {
+        listen(self).ok()
+    }
+}
+
 /// The directory of what was heard, below that of the bundle's log.
 fn directory(log: &Path) -> PathBuf {
     log.join("feed")
@@ -53,28 +63,29 @@ fn directory(log: &Path) -> PathBuf {
 #[derive(Debug)]
 pub(super) struct Listener {
     feed: Feed,
-    socket: Option<Socket>,
+    socket: Option<OwnedFd>,
     attempts: u32,
     log: LogWriter,
 }
 
 impl Listener {
-    /// Begins to listen; what is written goes below the directory of the bundle's log.
+    /// Goes on with a socket that listens already, or begins to listen; what is written goes below
+    /// the directory of the bundle's log.
     ///
     /// # Errors
     /// What the file system said.
-    pub(super) fn new(feed: &Feed, log: &Path) -> Result<Self, PathError> {
+    pub(super) fn new(feed: &Feed, log: &Path, socket: Option<OwnedFd>) -> Result<Self, PathError> {
         let directory = directory(log);
         fsutil::create_private_dir(&directory)?;
         let log = LogWriter::open(&directory, LIMITS)?;
-        let mut listener = Self { feed: feed.clone(), socket: None, attempts: ATTEMPTS, log };
+        let mut listener = Self { feed: feed.clone(), socket, attempts: ATTEMPTS, log };
         listener.try_again();
         Ok(listener)
     }
 
     /// What becomes readable when something comes; none while it does not listen.
     pub(super) fn fd(&self) -> Option<BorrowedFd<'_>> {
-        self.socket.as_ref().map(Socket::as_fd)
+        self.socket.as_ref().map(AsFd::as_fd)
     }
 
     /// After how long to try again, if it does not listen yet.
@@ -95,15 +106,16 @@ impl Listener {
     pub(super) fn read(&mut self, time: &str) {
         let Some(socket) = &self.socket else { return };
         let mut lines = Vec::new();
+        let mut buffer = [0; MAX_DATAGRAM + 1];
         for _ in 0..AT_ONCE {
-            match socket.recv_from_full() {
-                Ok((datagram, _)) if datagram.len() <= MAX_DATAGRAM => {
-                    let text = HEXLOWER.encode(&datagram);
+            match recv(socket.as_raw_fd(), &mut buffer, MsgFlags::empty()) {
+                Ok(length) if length <= MAX_DATAGRAM => {
+                    let text = HEXLOWER.encode(&buffer[..length]);
                     lines.extend_from_slice(format!("{time} stdout F {text}\n").as_bytes());
                 }
                 // Some were lost, or one is none of ours: what comes next is read all the same.
                 Ok(_) => {}
-                Err(e) if e.raw_os_error() == Some(libc::ENOBUFS) => {}
+                Err(Errno::ENOBUFS | Errno::EINTR) => {}
                 Err(_) => break,
             }
         }
@@ -113,7 +125,7 @@ impl Listener {
     }
 }
 
-fn listen(feed: &Feed) -> io::Result<Socket> {
+fn listen(feed: &Feed) -> io::Result<OwnedFd> {
     let protocol = isize::try_from(feed.protocol).unwrap_or(isize::MAX);
     let mut socket = Socket::new(protocol)?;
     socket.bind_auto()?;
@@ -127,7 +139,7 @@ fn listen(feed: &Feed) -> io::Result<Socket> {
             return Err(io::Error::from_raw_os_error(errno));
         }
     }
-    Ok(socket)
+    socket.as_fd().try_clone_to_owned()
 }
 
 /// The errno of an answer that is an error: it stands behind a header of 16 bytes (netlink(7)).

@@ -17,8 +17,8 @@ use std::time::{Duration, Instant};
 use rustix::fs::{AtFlags, CWD, FileType, Mode, OFlags, ResolveFlags};
 use rustix::io::Errno;
 use rustix::mount::{
-    FsMountFlags, FsOpenFlags, MountAttrFlags, MountFlags, MoveMountFlags, fsconfig_create,
-    fsconfig_set_flag, fsconfig_set_string, fsmount, fsopen, move_mount,
+    FsMountFlags, FsOpenFlags, MountAttrFlags, MountFlags, MoveMountFlags, UnmountFlags,
+    fsconfig_create, fsconfig_set_flag, fsconfig_set_string, fsmount, fsopen, move_mount,
 };
 
 use super::runtime_error::RuntimeError;
@@ -84,6 +84,23 @@ impl Rootfs {
         let root = rustix::fs::open(&path, flags, Mode::empty())
             .map_err(|e| failed("open", &path)(e.into()))?;
         Ok(Self { path, root })
+    }
+
+    /// Unmounts the root file system of a run that has ended, so that it can be mounted again.
+    ///
+    /// # Errors
+    /// [`RuntimeError::Rootfs`].
+    pub(crate) fn release(container: &Container) -> Result<(), RuntimeError> {
+        let path = Self::mount_point(container);
+        match rustix::mount::unmount(&path, UnmountFlags::DETACH) {
+            // A monitor that took over from another has not mounted it.
+            Ok(()) | Err(Errno::INVAL | Errno::NOENT) => {}
+            Err(e) => return Err(failed("unmount", &path)(e.into())),
+        }
+        match fs::remove_dir(&path) {
+            Err(e) if e.kind() != io::ErrorKind::NotFound => Err(failed("remove", &path)(e)),
+            _ => Ok(()),
+        }
     }
 
     /// The root file system of a process that runs in it.

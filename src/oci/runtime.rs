@@ -122,6 +122,15 @@ fn deny_devices(container: &Container) -> Result<Option<String>, RuntimeError> {
     Ok(attached.err().map(|e| format!("the kernel takes no device rules: {e}")))
 }
 
+/// Removes what the runtime keeps of a container that has ended, so that it can be started again.
+///
+/// # Errors
+/// What the file system said.
+pub(crate) fn forget(container: &Container) -> Result<(), RuntimeError> {
+    fsutil::remove_tree(&runtime_root(container))?;
+    Ok(())
+}
+
 /// Runs a command in the running container; it is a child of this process. Returns its pid when
 /// its program runs.
 ///

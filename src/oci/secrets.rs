@@ -18,7 +18,7 @@ use rustix::mount::{
 use super::identity::ProcessIdentity;
 use super::rootfs::Rootfs;
 use super::runtime_error::RuntimeError;
-use super::secret::{DIRECTORY, SIZE_MAX};
+use super::secret::{DIRECTORY, SIZE_MAX, Secret};
 use super::spec::{Container, Volume};
 use super::user::ResolvedUser;
 use crate::fsutil::{self, PathContext};
@@ -65,7 +65,7 @@ pub(crate) fn recall(
 ///
 /// # Errors
 /// [`RuntimeError::SecretsUnknown`] if they did not come with it.
-pub(crate) fn fill(container: &mut Container, contents: &[String]) -> Result<(), RuntimeError> {
+fn fill(container: &mut Container, contents: &[String]) -> Result<(), RuntimeError> {
     let unknown = || RuntimeError::SecretsUnknown { container: container.name.to_string() };
     let decoded: Option<Vec<Vec<u8>>> =
         contents.iter().map(|text| BASE64.decode(text.as_bytes()).ok()).collect();
@@ -74,6 +74,34 @@ pub(crate) fn fill(container: &mut Container, contents: &[String]) -> Result<(),
         secret.fill(content);
     }
     Ok(())
+}
+
+/// Where the container is to see its secrets. The first start is sent their contents; the next ones
+/// of the same monitor find them where the first one put them.
+///
+/// # Errors
+/// [`RuntimeError::SecretsUnknown`] if they are in neither place, or what the kernel said.
+pub(crate) fn provide(
+    container: &mut Container,
+    contents: &[String],
+    user: &ResolvedUser,
+) -> Result<Option<Volume>, RuntimeError> {
+    let directory = directory(container);
+    let there = |secret: &Secret| directory.join(&secret.name).exists();
+    // On the host's side of the mount namespace the directory is empty.
+    if !container.secrets.is_empty() && container.secrets.iter().all(there) {
+        return Ok(Some(volume(directory)));
+    }
+    fill(container, contents)?;
+    mount(container, user)
+}
+
+fn directory(container: &Container) -> PathBuf {
+    container.state.join("secrets")
+}
+
+fn volume(source: PathBuf) -> Volume {
+    Volume { source, destination: PathBuf::from(DIRECTORY), read_only: true }
 }
 
 /// Puts the secrets into a file system of their own and says where the container is to see it:
@@ -89,7 +117,7 @@ pub(crate) fn mount(
     if container.secrets.is_empty() {
         return Ok(None);
     }
-    let directory = container.state.join("secrets");
+    let directory = directory(container);
     fsutil::create_private_dir(&directory)?;
     // Memory is swapped to disk; Linux 6.4 and later can be told not to.
     match mount_memory(&directory, true) {
@@ -111,8 +139,7 @@ pub(crate) fn mount(
     }
     let top = File::open(&directory).at("open", &directory)?;
     give(&top, user).at("chown", &directory)?;
-    let destination = PathBuf::from(DIRECTORY);
-    Ok(Some(Volume { source: directory, destination, read_only: true }))
+    Ok(Some(volume(directory)))
 }
 
 fn give(file: &impl AsFd, user: &ResolvedUser) -> std::io::Result<()> {

@@ -7,6 +7,8 @@ use std::path::PathBuf;
 use serde::{Deserialize, Serialize};
 
 use super::digest::Digest;
+use super::health::Health;
+use super::restart::RestartPolicy;
 use super::secret::Secret;
 use super::security::Security;
 use super::tmpfs::Tmpfs;
@@ -62,6 +64,12 @@ pub struct Container {
     /// How large its log may become.
     #[serde(default)]
     pub log: LogLimits,
+    /// Whether it is started again when it ends of its own accord.
+    #[serde(default)]
+    pub restart: RestartPolicy,
+    /// How its health is checked, if it is.
+    #[serde(default)]
+    pub health: Option<Health>,
     /// Free text for the user.
     pub labels: BTreeMap<String, String>,
     /// Where its writable layer and its log are: a directory of its own on disk.

@@ -4,6 +4,7 @@
 use std::fs::{self, File, Metadata};
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
+use std::time::Duration;
 
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
@@ -37,6 +38,15 @@ impl Started {
         let file = File::open(format!("/proc/{}/ns/net", self.init.pid)).ok()?;
         let metadata = file.metadata().ok()?;
         (FileIdentity::from(&metadata) == self.netns).then_some(file)
+    }
+}
+
+impl Started {
+    /// How long ago it was, by the clock on the wall; no time at all if that was turned back.
+    pub(crate) fn ran(&self) -> Duration {
+        let began = self.started_at.parse::<jiff::Timestamp>();
+        let ran = began.map(|began| jiff::Timestamp::now().duration_since(began));
+        ran.ok().and_then(|ran| Duration::try_from(ran).ok()).unwrap_or_default()
     }
 }
 
@@ -152,6 +162,22 @@ pub fn read_monitor(dir: &Path) -> Result<Option<ProcessIdentity>, PathError> {
 /// What the file system said.
 pub fn write_started(dir: &Path, started: &Started) -> Result<(), PathError> {
     write(&dir.join(STARTED_FILE), started)
+}
+
+/// What was written down when the container was started last.
+///
+/// # Errors
+/// What the file system said.
+pub fn read_started(dir: &Path) -> Result<Option<Started>, PathError> {
+    read(&dir.join(STARTED_FILE))
+}
+
+/// Forgets how the container ended: it is started again.
+///
+/// # Errors
+/// What the file system said.
+pub fn forget_ended(dir: &Path) -> Result<(), PathError> {
+    fsutil::remove_file(&dir.join(ENDED_FILE)).map(drop)
 }
 
 /// Writes down that the container has ended.

@@ -8,7 +8,7 @@ const SHARED: [&str; 4] = ["names", "error", "presence", "fsutil"];
 
 /// Modules that compute and nothing else: file stems, or directories, below `src`.
 /// Files beside them whose names begin so (`ruleset_sets.rs`) are of them.
-const PURE: [&str; 18] = [
+const PURE: [&str; 20] = [
     "names",
     "spec",
     "plan",
@@ -17,7 +17,9 @@ const PURE: [&str; 18] = [
     "net/spec",
     "net/ruleset",
     "oci/spec",
-    "oci/healthcheck",
+    "oci/health",
+    "oci/restart",
+    "readiness",
     "oci/reference",
     "oci/registry/challenge",
     "oci/registry/config",

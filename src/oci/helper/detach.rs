@@ -29,6 +29,10 @@ pub(super) fn detach(name: &str) -> io::Result<Side> {
     setsid()?;
     close_from(3)?;
     rustix::process::umask(Mode::from(0o022));
+    // It has no terminal that could hang up; whoever sends the signal all the same does not mean it.
+    // A container's program gets the default again.
+    // SAFETY: an ignored signal runs no code of ours.
+    unsafe { signal(Signal::SIGHUP, SigHandler::SigIgn) }?;
     set_name(name);
     Ok(Side::Monitor)
 }

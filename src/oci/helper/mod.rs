@@ -7,24 +7,30 @@
 
 mod binary;
 mod caller;
+pub(crate) mod check;
+mod checks;
 mod detach;
 mod exec;
+mod memory;
 pub(crate) mod monitor;
+mod output;
 mod protocol;
 mod relay;
 pub(crate) mod session;
+mod stages;
+mod watch;
 
 use std::fs::File;
 use std::io::{self, BufReader};
 use std::os::fd::OwnedFd;
 use std::os::unix::process::CommandExt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
 use self::binary::SealedBinary;
-use self::protocol::{EXEC_NAME, MONITOR_NAME, Report, receive, send};
+use self::protocol::{EXEC_NAME, MONITOR_NAME, Order, Report, receive, send};
 pub use self::protocol::{ExecRequest, Failure, Terminal, WindowSize};
 pub(crate) use self::protocol::{StartRequest, Surroundings};
 pub use self::session::{ExecCode, ExecControl, ExecEnd, ExecSession, ExecStreams};
@@ -114,10 +120,23 @@ impl PreparedMonitor {
     ///
     /// # Errors
     /// What the monitor reported; nothing of the container runs then.
-    pub(crate) fn start(mut self, request: &StartRequest) -> Result<Started, RuntimeError> {
+    pub(crate) fn start(self, request: StartRequest) -> Result<Started, RuntimeError> {
+        self.order(&Order::Start(Box::new(request)))
+    }
+
+    /// Has it go on with the running container, whose directory on tmpfs is `state` and whose
+    /// monitor was killed.
+    ///
+    /// # Errors
+    /// What the monitor reported; the container runs on without one then.
+    pub(crate) fn take_over(self, state: &Path) -> Result<Started, RuntimeError> {
+        self.order(&Order::TakeOver { state: state.to_owned() })
+    }
+
+    fn order(mut self, order: &Order) -> Result<Started, RuntimeError> {
         let died = || RuntimeError::HelperDied { container: self.container.to_string() };
         let (mut to, mut from) = self.pipes.take().ok_or_else(died)?;
-        send(&mut to, request).map_err(|_| died())?;
+        send(&mut to, order).map_err(|_| died())?;
         match receive(&mut from) {
             Some(Report::Started(started)) => Ok(started),
             Some(Report::Failed(failure)) => Err(failure.into()),

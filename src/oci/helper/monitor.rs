@@ -1,54 +1,75 @@
-//! A bundle's monitor: makes the root file system, has libcontainer start the container, then
-//! writes its output to the log until it ends, and writes down how it ended.
+//! A bundle's monitor: makes the root file system, has libcontainer start the container, and then
+//! watches it (`watch.rs`), in a stage of its own (`stages.rs`).
 //!
 //! It is the parent of the container's first process and outlives whoever called it. It runs one
-//! thread. If it is killed the container lives on, but its output has no reader any more and its
-//! exit code is lost: the next `up` starts it anew.
+//! thread. If it is killed the container lives on, and its output waits for a reader: the next `up`
+//! has another monitor take over. Only the exit code of that run is lost then, for the process is
+//! nobody's child any more, and the part of a line that was read and had no end yet.
 
-use std::fs::{self, File};
-use std::io::{self, Read};
-use std::os::fd::{AsFd, OwnedFd};
+use std::fs;
+use std::io;
+use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use libcontainer::oci_spec::runtime::Spec;
 use nix::sys::wait::{WaitStatus, waitpid};
-use nix::unistd::{Gid, Uid};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
-use rustix::io::Errno;
 use rustix::mount::{MountPropagationFlags, mount_change};
 
-use super::detach::{Side, detach};
-use super::protocol::{Failure, MONITOR_NAME, Report, StartRequest, receive, send};
+use super::detach::{Side, detach, set_name};
+use super::output;
+use super::protocol::{Failure, MONITOR_NAME, Order, Report, StartRequest, receive, send};
+use super::stages::{self, Entered, Stage};
+use super::watch;
 use crate::fsutil::{LockFile, PathContext};
-use crate::oci::feed::Listener;
-use crate::oci::identity::{ProcessHandle, ProcessIdentity};
-use crate::oci::log::{LineSplitter, LogWriter, Stream};
+use crate::oci::events::{Event, EventKind, EventLog};
+use crate::oci::feed::Feed;
+use crate::oci::identity::ProcessIdentity;
+use crate::oci::log::Stream;
+use crate::oci::restart::Restarts;
 use crate::oci::rootfs::Rootfs;
 use crate::oci::runtime::{self, Streams};
 use crate::oci::runtime_error::RuntimeError;
 use crate::oci::spec::Container;
 use crate::oci::status::{self, Ended, FileIdentity, Started};
-use crate::oci::{apparmor, cgroup, etc_files, process, runtime_spec, secrets, usage, user};
+use crate::oci::{apparmor, cgroup, etc_files, life, process, runtime_spec, secrets, usage, user};
 
 /// The file a monitor holds locked for its whole life.
 pub(crate) const LOCK_FILE: &str = "monitor.lock";
 
-/// A container has ended but somebody still holds its output open: no longer than this.
-const DRAIN_PATIENCE: Duration = Duration::from_secs(1);
-
-/// How often a log that lost something looks for room to say so.
-const RETRY_INTERVAL: Duration = Duration::from_secs(1);
+/// The exit code of a run that could not begin, as Docker's.
+const NOT_STARTED: i32 = 125;
 
 /// The monitor's `main`.
 pub(super) fn main() -> i32 {
+    // After its own name and the container's.
+    match stages::entered(std::env::args_os().skip(2)) {
+        Some(Entered { stage: Stage::Watch, state, lock, kept }) => {
+            set_name(MONITOR_NAME);
+            watch::main(&state, lock, kept)
+        }
+        Some(Entered { stage: Stage::StartAgain, state, lock, .. }) => {
+            set_name(MONITOR_NAME);
+            start_again(&state, lock)
+        }
+        None => begin(),
+    }
+}
+
+/// What a monitor begins with: it leaves its caller, and waits to be told what to do.
+fn begin() -> i32 {
     match detach(MONITOR_NAME) {
         Err(_) => 1,
         Ok(Side::Starter) => 0,
         Ok(Side::Monitor) => {
             stay_warm();
             // Without a request the caller thought better of it, or died.
-            receive::<StartRequest>(&mut io::stdin().lock()).map_or(0, |request| run(&request))
+            match receive::<Order>(&mut io::stdin().lock()) {
+                Some(Order::Start(request)) => run(&request),
+                Some(Order::TakeOver { state }) => take_over(&state),
+                None => 0,
+            }
         }
     }
 }
@@ -72,17 +93,22 @@ fn stay_warm() {
 fn run(request: &StartRequest) -> i32 {
     let container = &request.container;
     // For this process' whole life. Without it nothing of the container is its own to touch.
-    let _lock = match take_over(request) {
+    let lock = match lock_for(request) {
         Ok(lock) => lock,
         Err(error) => {
             report(&Report::Failed(Failure::of(&error)));
             return 1;
         }
     };
-    match start(request) {
-        Ok(running) => {
-            report(&Report::Started(running.started.clone()));
-            running.watch(container)
+    let prepared = prepare_process(container);
+    if prepared.is_ok() {
+        tell(container, EventKind::Created, None);
+    }
+    match prepared.and_then(|()| start(request)) {
+        Ok((started, held)) => {
+            tell(container, EventKind::Started, None);
+            report(&Report::Started(started));
+            watch_from_now_on(container, lock, held)
         }
         Err(error) => {
             // What runs already must not outlive the failure; the caller removes the files.
@@ -94,6 +120,7 @@ fn run(request: &StartRequest) -> i32 {
                     .message
                     .push_str(&format!("; and then: {}", Failure::of(&leftover).message));
             }
+            tell(container, EventKind::Removed, Some(&failure.message));
             report(&Report::Failed(failure));
             1
         }
@@ -101,13 +128,114 @@ fn run(request: &StartRequest) -> i32 {
 }
 
 /// Makes sure that the container's directory is for this very start, and that nobody else is at it.
-fn take_over(request: &StartRequest) -> Result<LockFile, RuntimeError> {
+fn lock_for(request: &StartRequest) -> Result<LockFile, RuntimeError> {
     let container = &request.container;
     // Without making the directory: if it is gone, so is whoever wanted the container.
     match LockFile::attempt_now(&container.state.join(LOCK_FILE))? {
         Some(lock) if status::is_start(&container.state, &request.start_id)? => Ok(lock),
         _ => Err(RuntimeError::HelperDied { container: container.name.to_string() }),
     }
+}
+
+/// Goes on with a container whose monitor was killed.
+fn take_over(state: &Path) -> i32 {
+    let taken = (|| {
+        let died = || RuntimeError::HelperDied { container: state.display().to_string() };
+        let lock = LockFile::attempt_now(&state.join(LOCK_FILE))?.ok_or_else(died)?;
+        let request = life::read_request(state)?.ok_or_else(died)?;
+        let started = status::read_started(state)?.ok_or_else(died)?;
+        prepare_process(&request.container)?;
+        let mut container = request.container;
+        if started.init.open().at("look at the process of", state)?.is_some() {
+            // For a start that may come: they are in no other place this monitor can see.
+            secrets::recall(&mut container, &started.init)?;
+            let rootfs = Rootfs::of_process(started.init.pid)?;
+            let user = resolve_user(&rootfs, &container, &container.process.user)?;
+            secrets::mount(&container, &user)?;
+        }
+        Ok::<_, RuntimeError>((container, started, lock))
+    })();
+    match taken {
+        Ok((container, started, lock)) => {
+            report(&Report::Started(started));
+            watch_from_now_on(&container, lock, Vec::new())
+        }
+        Err(error) => {
+            report(&Report::Failed(Failure::of(&error)));
+            1
+        }
+    }
+}
+
+/// The stage after a pause: starts the container again.
+fn start_again(state: &Path, lock: OwnedFd) -> i32 {
+    // Without the directory, or if it is to end, there is nothing to start.
+    let Ok(Some(request)) = life::read_request(state) else { return 0 };
+    if life::end_is_wanted(state) {
+        return 0;
+    }
+    let container = &request.container;
+    let again = clear_last_run(container).and_then(|()| start(&request));
+    let mut held = Vec::new();
+    match again {
+        Ok((_, pipes)) => {
+            held = pipes;
+            tell(container, EventKind::Restarted, None);
+        }
+        Err(error) => {
+            // As a run that has ended at once: the watch decides whether there is another attempt.
+            let exit_code = error.exit_code().map_or(NOT_STARTED, i32::from);
+            let oom_killed = usage::oom_killed(&container.name);
+            // What of it cannot be removed is in the next attempt's way, which says so.
+            let _ = cgroup::remove(&container.name);
+            // Without the directory nobody asks how it ended.
+            let _ =
+                status::write_ended(state, &Ended { exit_code, finished_at: now(), oom_killed });
+            tell(container, EventKind::Died, Some(&Failure::of(&error).message));
+            let restarts = life::read_restarts(state).unwrap_or_default();
+            let next = restarts.after(container.restart, Some(exit_code), Duration::ZERO);
+            // One that is not tried again is no longer about to be.
+            let settled = next.unwrap_or(Restarts { pending: false, ..restarts });
+            if life::write_restarts(state, &settled).is_err() || next.is_none() {
+                return 1;
+            }
+        }
+    }
+    let error = stages::enter(Stage::Watch, &container.name, state, lock, held);
+    tell(container, EventKind::Died, Some(&format!("it cannot be watched: {error}")));
+    1
+}
+
+/// Leaves nothing of the last run in the way but what it wrote.
+fn clear_last_run(container: &Container) -> Result<(), RuntimeError> {
+    cgroup::remove(&container.name)?;
+    runtime::forget(container)?;
+    Rootfs::release(container)
+}
+
+/// Makes this process fit to be a monitor: its groups, its mounts, its name on file.
+fn prepare_process(container: &Container) -> Result<(), RuntimeError> {
+    cgroup::join_monitor_group(&container.name);
+    end_protection();
+    status::write_monitor(
+        &container.state,
+        &identity(container, std::process::id().cast_signed())?,
+    )?;
+    enter_mount_namespace()
+}
+
+fn watch_from_now_on(container: &Container, lock: LockFile, held: Vec<OwnedFd>) -> i32 {
+    let error =
+        stages::enter(Stage::Watch, &container.name, &container.state, lock.into_fd(), held);
+    tell(container, EventKind::Died, Some(&format!("it cannot be watched: {error}")));
+    1
+}
+
+fn tell(container: &Container, kind: EventKind, detail: Option<&str>) {
+    let event = Event::now(&container.slug, &container.name, kind);
+    let event = detail.into_iter().fold(event, Event::with_detail);
+    // A bundle does not depend on whether its events can be told.
+    let _ = EventLog::of_container(container).append(&event);
 }
 
 /// Tells the caller, and closes the pipe: from here on the monitor is on its own.
@@ -120,53 +248,39 @@ fn report(report: &Report) {
     }
 }
 
-struct Running {
-    started: Started,
-    init: i32,
-    stdout: File,
-    stderr: File,
-    log: LogWriter,
-    feed: Option<Listener>,
-}
-
-fn start(request: &StartRequest) -> Result<Running, RuntimeError> {
+/// The container runs then; the pipes of its output are held open until they are read.
+fn start(request: &StartRequest) -> Result<(Started, Vec<OwnedFd>), RuntimeError> {
     let container = &request.container;
-    cgroup::join_monitor_group(&container.name);
-    end_protection();
-    status::write_monitor(
-        &container.state,
-        &identity(container, std::process::id().cast_signed())?,
-    )?;
-    enter_mount_namespace()?;
+    let state = &container.state;
     let Prepared { spec, env, user } = prepare(request)?;
-    let feed = request.surroundings.feed.as_ref();
-    let feed = feed.map(|feed| Listener::new(feed, &log_dir(container))).transpose()?;
-    let log = LogWriter::open(&log_dir(container), container.log)?;
-    let (stdout, stdout_write) = pipe(container)?;
-    let (stderr, stderr_write) = pipe(container)?;
-    for stream in [&stdout_write, &stderr_write] {
-        // `/dev/stdout` is opened anew by whoever writes to it: it must be the user's.
-        let (uid, gid) = (Uid::from_raw(user.uid), Gid::from_raw(user.gid));
-        nix::unistd::fchown(stream, Some(uid), Some(gid))
-            .at("chown a pipe for", &container.state)?;
-    }
-    let streams = Streams { stdin: runtime::null()?, stdout: stdout_write, stderr: stderr_write };
+    let pipe = |stream| output::container_end(state, stream, user.uid, user.gid);
+    let streams = Streams {
+        stdin: runtime::null()?,
+        stdout: pipe(Stream::Stdout)?,
+        stderr: pipe(Stream::Stderr)?,
+    };
+    let mut held = output::holders(state)?;
+    // From the first packet on; whatever cannot be heard now is tried again by the watch.
+    held.extend(request.surroundings.feed.as_ref().and_then(Feed::listen));
+    life::write_request(state, request)?;
     let (init, note) = runtime::start(container, env, &spec, streams)?;
     let netns = FileIdentity::of(&container.netns)?;
     let notes = note.into_iter().collect();
     let started = Started { init: identity(container, init)?, started_at: now(), netns, notes };
-    status::write_started(&container.state, &started)?;
-    Ok(Running { started, init, stdout, stderr, log, feed })
+    // How the last run was and how it ended says nothing about this one.
+    status::forget_ended(state)?;
+    life::forget_health(state)?;
+    status::write_started(state, &started)?;
+    let restarts = life::read_restarts(state)?;
+    if restarts.pending {
+        life::write_restarts(state, &Restarts { pending: false, ..restarts })?;
+    }
+    Ok((started, held))
 }
 
 /// The directory of a container's log.
 pub(crate) fn log_dir(container: &Container) -> PathBuf {
     container.storage.join("log")
-}
-
-fn pipe(container: &Container) -> Result<(File, OwnedFd), RuntimeError> {
-    let (read, write) = io::pipe().at("make a pipe for", &container.state)?;
-    Ok((OwnedFd::from(read).into(), write.into()))
 }
 
 fn identity(container: &Container, pid: i32) -> Result<ProcessIdentity, RuntimeError> {
@@ -216,9 +330,8 @@ fn prepare(request: &StartRequest) -> Result<Prepared, RuntimeError> {
             rootfs.write(Path::new(path), &content)?;
         }
     }
-    secrets::fill(&mut container, &request.secrets)?;
     let user = resolve_user(&rootfs, &container, &container.process.user)?;
-    let secrets = secrets::mount(&container, &user)?;
+    let secrets = secrets::provide(&mut container, &request.secrets, &user)?;
     container.volumes.extend(secrets);
     rootfs.place_mounts(&mut container)?;
     let cwd = rootfs.make_working_dir(Path::new(&container.process.cwd))?;
@@ -273,109 +386,26 @@ pub(super) fn environment(container: &Container, over: &[String], home: &str) ->
     env
 }
 
-impl Running {
-    /// Until the container has ended and its output is written.
-    fn watch(mut self, container: &Container) -> i32 {
-        // The identity was read from a child that is not reaped yet: the pid is still its own.
-        let handle = self.started.init.open().ok().flatten();
-        self.copy_output(handle.as_ref());
-        self.log.tell(&now());
-        let exit_code = wait_code(self.init);
-        let oom_killed = usage::oom_killed(&container.name);
-        let ended = Ended { exit_code, finished_at: now(), oom_killed };
-        match status::write_ended(&container.state, &ended) {
-            Ok(()) => 0,
-            // The directory went with `down`: nobody asks any more.
-            Err(_) => 1,
-        }
-    }
-
-    fn copy_output(&mut self, init: Option<&ProcessHandle>) {
-        let mut streams = [
-            (Some(&self.stdout), LineSplitter::new(Stream::Stdout)),
-            (Some(&self.stderr), LineSplitter::new(Stream::Stderr)),
-        ];
-        let mut init = init.map(ProcessHandle::as_fd);
-        let mut deadline: Option<Instant> = None;
-        let mut buffer = vec![0; 64 << 10];
-        let mut lines = Vec::new();
-        while streams.iter().any(|(file, _)| file.is_some()) || init.is_some() {
-            if deadline.is_some_and(|d| Instant::now() >= d) {
-                break;
-            }
-            let mut fds = Vec::with_capacity(4);
-            let files = streams.iter().filter_map(|(file, _)| *file);
-            fds.extend(files.map(|file| PollFd::new(file, PollFlags::IN)));
-            fds.extend(init.as_ref().map(|fd| PollFd::new(fd, PollFlags::IN)));
-            let heard = self.feed.as_ref().and_then(Listener::fd);
-            fds.extend(heard.as_ref().map(|fd| PollFd::new(fd, PollFlags::IN)));
-            let left = deadline.map(|d| d.saturating_duration_since(Instant::now()));
-            let again = self.feed.as_ref().and_then(Listener::patience);
-            let retry = self.log.owes_a_notice().then_some(RETRY_INTERVAL);
-            let wait = [left, again, retry].into_iter().flatten().min();
-            match poll(&mut fds, wait.map(timespec).as_ref()) {
-                Err(Errno::INTR) => continue,
-                // Out of patience with the output is told by the deadline.
-                Ok(0) if again.is_some() || retry.is_some() => {
-                    self.feed.iter_mut().for_each(Listener::try_again);
-                    self.log.tell(&now());
-                    continue;
-                }
-                // No event within the patience, or no memory: the rest of the output is lost.
-                Err(_) | Ok(0) => break,
-                Ok(_) => {}
-            }
-            let mut ready = fds.iter().map(|fd| !fd.revents().is_empty()).collect::<Vec<_>>();
-            if heard.is_some() && ready.pop() == Some(true) {
-                self.feed.iter_mut().for_each(|feed| feed.read(&now()));
-            }
-            if init.is_some() && ready.pop() == Some(true) {
-                init = None;
-                deadline = Some(Instant::now() + DRAIN_PATIENCE);
-            }
-            let mut ready = ready.into_iter();
-            for (file, splitter) in &mut streams {
-                let Some(mut open) = *file else { continue };
-                if ready.next() != Some(true) {
-                    continue;
-                }
-                match open.read(&mut buffer) {
-                    Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
-                    Ok(n) if n > 0 => splitter.push(&buffer[..n], &now(), &mut lines),
-                    Ok(_) | Err(_) => {
-                        splitter.finish(&now(), &mut lines);
-                        *file = None;
-                    }
-                }
-            }
-            if !lines.is_empty() {
-                self.log.write(&lines, &now());
-                lines.clear();
-            }
-        }
-    }
-}
-
-fn timespec(d: Duration) -> Timespec {
-    Timespec {
-        tv_sec: i64::try_from(d.as_secs()).unwrap_or(i64::MAX),
-        tv_nsec: d.subsec_nanos().into(),
-    }
-}
-
-/// The exit code of a child that has ended, or 128 + the signal that ended it.
+/// The exit code of a child that has ended, or 128 + the signal that ended it; 255 if it was no
+/// child.
 pub(super) fn wait_code(pid: i32) -> i32 {
+    try_wait_code(pid).unwrap_or(255)
+}
+
+/// The exit code of a child that has ended, or 128 + the signal that ended it; `None` for what is
+/// no child of this process.
+pub(super) fn try_wait_code(pid: i32) -> Option<i32> {
     loop {
         match waitpid(nix::unistd::Pid::from_raw(pid), None) {
-            Ok(WaitStatus::Exited(_, code)) => return code,
-            Ok(WaitStatus::Signaled(_, signal, _)) => return 128 + signal as i32,
+            Ok(WaitStatus::Exited(_, code)) => return Some(code),
+            Ok(WaitStatus::Signaled(_, signal, _)) => return Some(128 + signal as i32),
             Ok(_) | Err(nix::errno::Errno::EINTR) => {}
-            Err(_) => return 255,
+            Err(_) => return None,
         }
     }
 }
 
 /// Now, in RFC 3339 with nanoseconds.
-fn now() -> String {
+pub(super) fn now() -> String {
     format!("{:.9}", jiff::Timestamp::now())
 }

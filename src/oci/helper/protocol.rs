@@ -1,6 +1,7 @@
 //! What is said between the library and its helper processes: JSON values, a line each.
 
 use std::io::{self, BufRead, Write};
+use std::path::PathBuf;
 
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
@@ -57,6 +58,19 @@ pub(crate) struct StartRequest {
     /// the container where it is written down.
     #[serde(default)]
     pub(crate) secrets: Vec<String>,
+}
+
+/// What a monitor is to do.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub(crate) enum Order {
+    /// Start a container, and watch it.
+    Start(Box<StartRequest>),
+    /// Go on with the container whose monitor was killed.
+    TakeOver {
+        /// Its directory on tmpfs.
+        state: PathBuf,
+    },
 }
 
 /// What a command in a running container is.

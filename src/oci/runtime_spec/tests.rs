@@ -36,6 +36,8 @@ fn container() -> Container {
         init: false,
         ready_ports: Vec::new(),
         log: crate::oci::spec::LogLimits::default(),
+        restart: crate::oci::restart::RestartPolicy::No,
+        health: None,
         stop_signal: libc::SIGTERM,
         labels: BTreeMap::from([("secret".into(), "label".into())]),
         storage: "/var/lib/carboy/c".into(),

@@ -9,9 +9,9 @@ use serde_json::Value;
 use super::host::TestHost;
 use super::netns;
 
-/// What stays after the last bottle: both roots, the global lock and the images. Whoever moves one
+/// What stays after the last bottle: both roots, the images and the events. Whoever moves one
 /// of them moves it here too.
-const KEPT: [&str; 2] = ["/run/netns", "/var/lib/carboy/images"];
+const KEPT: [&str; 3] = ["/run/netns", "/var/lib/carboy/images", "/var/lib/carboy/events"];
 
 /// Directories that stay, while what is in them does not.
 const KEPT_ROOTS: [&str; 1] = ["/var/lib/carboy"];
