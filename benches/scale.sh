@@ -42,6 +42,8 @@ pair() {
     echo "$there | $back"
 }
 
+# The control groups are the machine's own: what is left in them would stay.
+trap '"$carboy" down -f probe one-more >/dev/null' EXIT
 "$carboy" up probe >/dev/null
 ip=$("$carboy" port probe 9000)
 ip=${ip%%:*}
