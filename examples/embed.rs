@@ -20,11 +20,10 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use carboy::net::policy::NetworkPolicy;
 use carboy::oci::embedded;
 use carboy::{
-    BottleSpec, BundleLaunchSpec, Config, Engine, LaunchOptions, RunOptions, Slug,
-    bundle_network_name, create_bundle_network, remove_bundle_network, start_bundle, stop_bundle,
+    BottleSpec, BundleLaunchSpec, Config, Engine, RunOptions, Slug, bundle_network_name,
+    create_bundle_network, remove_bundle_network, start_bundle, stop_bundle,
 };
 use nix::errno::Errno;
 use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
@@ -143,20 +142,7 @@ fn by_primitives(n: u8, answered: &AtomicUsize) -> Result<(), Box<dyn Error>> {
 fn by_engine(n: u8, answered: &AtomicUsize) -> Result<(), Box<dyn Error>> {
     let engine = Engine::new(Config::default());
     let slug: Slug = format!("engine-{n}").parse()?;
-    let spec = BottleSpec {
-        slug: slug.clone(),
-        subnet: None,
-        gateway: None,
-        bundle_ip: None,
-        subnet6: None,
-        gateway6: None,
-        bundle_ip6: None,
-        policy: NetworkPolicy::default(),
-        mtu: None,
-        guest: None,
-        image: embedded::REFERENCE.to_owned(),
-        options: LaunchOptions::default(),
-    };
+    let spec = BottleSpec::new(slug.clone(), embedded::REFERENCE);
     let up = engine.up(&spec, false, &secrets)?;
     echo(up.plan.view.bundle_ip)?;
     answered.fetch_add(1, Ordering::Relaxed);

@@ -100,3 +100,8 @@ pub fn start_bundle(
 pub fn stop_bundle(slug: &Slug) -> Result<StopReport, Error> {
     Engine::new(Config::default()).stop(slug, STOP_GRACE)
 }
+
+/// The example in the README is compiled with the documentation's tests.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct ReadmeExamples;

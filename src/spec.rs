@@ -416,6 +416,26 @@ pub struct BottleSpec {
     pub options: LaunchOptions,
 }
 
+impl BottleSpec {
+    /// A bottle of which everything but its name and image is chosen, or kept.
+    pub fn new(slug: Slug, image: &str) -> Self {
+        Self {
+            slug,
+            subnet: None,
+            gateway: None,
+            bundle_ip: None,
+            subnet6: None,
+            gateway6: None,
+            bundle_ip6: None,
+            policy: NetworkPolicy::default(),
+            mtu: None,
+            guest: None,
+            image: image.to_owned(),
+            options: LaunchOptions::default(),
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
