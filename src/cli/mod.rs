@@ -1,6 +1,7 @@
 //! The command line: a file per verb; `output` is the only one that prints, `exit` the only one
 //! that knows exit codes.
 
+mod attach;
 mod denied;
 mod down;
 mod events;
@@ -14,6 +15,7 @@ mod image;
 mod inspect;
 mod kill;
 mod launch_args;
+mod log_printer;
 mod logs;
 mod name;
 mod network;
@@ -105,7 +107,7 @@ pub(crate) fn run() -> ExitCode {
 impl Cli {
     fn run(self, output: &Output) -> Result<ExitCode, Failure> {
         // Before the settings: for a command in a container carboy's own fault has another code.
-        let own_fault = matches!(self.verb, Verb::Exec(_)).then_some(exit::OWN_FAULT);
+        let own_fault = self.verb.is_a_program().then_some(exit::OWN_FAULT);
         let engine = self.global.engine();
         let engine = engine.map(|engine| engine.with_progress(progress::of(output)));
         let result = engine.and_then(|engine| self.verb.run(&engine, output));
@@ -114,6 +116,15 @@ impl Cli {
 }
 
 impl Verb {
+    /// Whether the exit code is that of a program in a bundle.
+    fn is_a_program(&self) -> bool {
+        match self {
+            Self::Exec(_) => true,
+            Self::Start(args) => args.is_attached(),
+            _ => false,
+        }
+    }
+
     fn run(self, engine: &Engine, output: &Output) -> Result<ExitCode, Failure> {
         match self {
             Self::Plan(args) => args.run(engine, output),

@@ -185,6 +185,22 @@ pub enum Error {
     },
 }
 
+impl Error {
+    /// 126 or 127 if it is that a program in a bundle could not be run or found, as Docker's `exec`
+    /// and `run` have it.
+    pub fn program_exit_code(&self) -> Option<u8> {
+        match self {
+            Self::Runtime(e) => e.exit_code(),
+            Self::Apply(ApplyError::Host { source, .. }) => match &**source {
+                HostError::Runtime(e) => e.exit_code(),
+                HostError::Net(_) => None,
+            },
+            Self::RollBack { source, .. } => source.program_exit_code(),
+            _ => None,
+        }
+    }
+}
+
 fn code(exit_code: Option<i32>) -> String {
     exit_code.map_or_else(String::new, |code| format!(" with exit code {code}"))
 }
