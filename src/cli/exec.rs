@@ -54,6 +54,7 @@ impl Args {
         if raw && !terminal::is_there() {
             return Err(Failure::usage("-i with -t needs a terminal as standard input"));
         }
+        super::adopt(engine, output, &self.slug);
         let request = ExecRequest {
             args: self.command,
             env,

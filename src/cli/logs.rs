@@ -64,6 +64,7 @@ impl Args {
             parsed.map_err(Failure::usage)
         };
         let span = Span { since: time(&self.since)?, until: time(&self.until)? };
+        super::adopt(engine, output, &self.slug);
         let mut lines = Lines { reader: engine.log(&self.slug)?, span, is_over: false };
         let mut printer = LogPrinter::new(output, self.timestamps);
         if let Some(Tail::Last(count)) = self.tail {

@@ -41,7 +41,7 @@ mod when;
 
 use std::process::ExitCode;
 
-use carboy::Engine;
+use carboy::{Engine, Slug};
 use clap::{Parser, Subcommand};
 
 use self::exit::Failure;
@@ -152,6 +152,17 @@ impl Verb {
             Self::Image(args) => args.run(engine, output),
             Self::Generate(args) => args.run(engine, output),
             Self::Name(args) => args.run(engine, output),
+        }
+    }
+}
+
+/// Before a verb that acts on a bundle: one whose monitor was killed is given another. If that fails
+/// the verb may be what helps, so it goes on.
+fn adopt(engine: &Engine, output: &Output, slug: &Slug) {
+    match engine.adopt(slug) {
+        Ok(note) => output.notes(note.as_slice()),
+        Err(e) => {
+            output.notes(&[format!("bottle {slug} has no monitor that could take over: {e}")])
         }
     }
 }
