@@ -115,7 +115,7 @@ impl Signals {
         thread::Builder::new().name("signals".to_owned()).spawn(move || {
             loop {
                 let Ok(signal) = all.wait() else { continue };
-                let target = shared.get();
+                let target = shared.get().map(|target| &**target);
                 match (signal, target) {
                     (Signal::SIGWINCH, _) => tell_size(target),
                     (Signal::SIGCONT, _) => {
@@ -142,11 +142,11 @@ impl Signals {
         // There is one program for all of this one's life.
         let _ = self.target.set(Box::new(target));
         // It may have changed since it was asked for.
-        tell_size(self.target.get());
+        tell_size(self.target.get().map(|target| &**target));
     }
 }
 
-fn tell_size(target: Option<&Box<dyn SignalTarget>>) {
+fn tell_size(target: Option<&dyn SignalTarget>) {
     if let (Some(target), Some(size)) = (target, size()) {
         target.resize(size);
     }
