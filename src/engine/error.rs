@@ -2,7 +2,7 @@
 
 use ipnet::{IpNet, Ipv4Net};
 
-use crate::error::{Classify, ErrorKind};
+use crate::error::{Classify, ErrorKind, with_causes};
 use crate::fsutil::PathError;
 use crate::host::HostError;
 use crate::launch::LaunchError;
@@ -206,7 +206,7 @@ fn code(exit_code: Option<i32>) -> String {
 }
 
 fn list(left: &[RemoveError<HostError>]) -> String {
-    let words = |e: &RemoveError<HostError>| format!("{} ({})", e.resource, e.source);
+    let words = |e: &RemoveError<HostError>| format!("{} ({})", e.resource, with_causes(&e.source));
     left.iter().map(words).collect::<Vec<_>>().join("; ")
 }
 
@@ -298,5 +298,20 @@ impl Classify for Error {
             }
             Self::Unsupported { hint, .. } => Some((*hint).to_owned()),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_left_is_told_with_the_kernels_words() {
+        let busy = std::io::Error::from_raw_os_error(libc::EBUSY);
+        let group = PathError { action: "remove", path: "/group".into(), source: busy };
+        let source = HostError::Runtime(group.into());
+        let left = vec![RemoveError { resource: "container x".to_owned(), source }];
+        let text = Error::Left { name: "x".to_owned(), left }.to_string();
+        assert!(text.contains("Device or resource busy"), "{text}");
     }
 }
