@@ -57,6 +57,7 @@ async fn configure(route: &mut Route, spec: &Bridge, index: u32) -> Result<(), E
     let mut requests = vec![
         link::no_link_local(index),
         link::set_alias(index, ALIAS),
+        link::set_mtu(index, spec.mtu),
         link::set_forwarding(index, 1, Some(RP_FILTER_STRICT)),
     ];
     requests.extend(gateways(spec).map(|gateway| address::add_address(index, gateway, true)));

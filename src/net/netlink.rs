@@ -41,6 +41,15 @@ pub(crate) struct Request {
     pub(crate) operation: &'static str,
     pub(crate) flags: u16,
     pub(crate) message: RouteNetlinkMessage,
+    /// The errno that says that there is nothing to do.
+    pub(crate) forgiven: Option<i32>,
+}
+
+impl Request {
+    /// The same, and it is as well if the kernel answers with this errno.
+    pub(crate) fn forgiving(self, errno: i32) -> Self {
+        Self { forgiven: Some(errno), ..self }
+    }
 }
 
 /// What the kernel answered to one request.
@@ -97,12 +106,15 @@ impl Route {
         Ok(answers)
     }
 
-    /// Sends all requests at once; the first refusal becomes the error.
+    /// Sends all requests at once; the first refusal that is not forgiven becomes the error.
     pub(crate) async fn all(&mut self, requests: Vec<Request>) -> Result<(), Error> {
-        let operations: Vec<_> = requests.iter().map(|r| r.operation).collect();
-        for (answer, operation) in self.send(requests).await?.into_iter().zip(operations) {
-            if let Err(refusal) = answer {
-                return Err(self.refused(operation, refusal));
+        let words: Vec<_> = requests.iter().map(|r| (r.operation, r.forgiven)).collect();
+        for (answer, (operation, forgiven)) in self.send(requests).await?.into_iter().zip(words) {
+            match answer {
+                Err(refusal) if Some(refusal.errno) != forgiven => {
+                    return Err(self.refused(operation, refusal));
+                }
+                _ => {}
             }
         }
         Ok(())

@@ -243,26 +243,18 @@ pub fn remove(spec: &Veth) -> Result<Removal, Error> {
                 let ip = address.addr();
                 let entry = host.one(address::get_neighbour(bridge, ip)).await?;
                 if facts::pinned_neighbour(entry) == Some(spec.peer_mac) {
-                    forgive(host, address::delete_neighbour(bridge, ip), libc::ENOENT).await?;
+                    let delete = address::delete_neighbour(bridge, ip);
+                    host.all(vec![delete.forgiving(libc::ENOENT)]).await?;
                     removal = Removal::Removed;
                 }
             }
         }
         match find(host, spec.name.as_str()).await? {
             Some(link) if is_ours(&link, spec) => {
-                forgive(host, link::delete(link.index), libc::ENODEV).await?;
+                host.all(vec![link::delete(link.index).forgiving(libc::ENODEV)]).await?;
                 Ok(Removal::Removed)
             }
             _ => Ok(removal),
         }
     })
-}
-
-/// Sends a request that may fail in one way: what it removes is gone already.
-async fn forgive(route: &mut Route, request: Request, errno: i32) -> Result<(), Error> {
-    let operation = request.operation;
-    match route.one(request).await? {
-        Err(refusal) if refusal.errno != errno => Err(route.refused(operation, refusal)),
-        _ => Ok(()),
-    }
 }
