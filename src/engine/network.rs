@@ -8,7 +8,7 @@ use ipnet::{Ipv4Net, Ipv6Net};
 use super::choice::check_mtu;
 use super::{Engine, Error, rolled_back, settle};
 use crate::host::{HostError, KernelHost};
-use crate::names::{NetworkName, Slug};
+use crate::names::{IfName, NetworkName, Slug};
 use crate::net::overlap::{default_route, default_route6};
 use crate::net::policy::NetworkPolicy;
 use crate::plan;
@@ -124,17 +124,17 @@ impl Engine {
             let name = request.name.to_string();
             return Err(Error::Conflict { what: "network", name, differences });
         }
-        let record = self.follow_uplink(record)?;
         self.bring_up(host, record)
     }
 
-    /// Brings a network with a record to its planned state, its guest side included. The caller
-    /// holds the network's lock.
+    /// Brings a network with a record to its planned state, its guest side included, and to the
+    /// host's present way out. The caller holds the network's lock.
     pub(super) fn bring_up(
         &self,
         host: &mut KernelHost<'_>,
         record: NetworkRecord,
     ) -> Result<Ensured, Error> {
+        let (record, unplanned) = self.follow_uplink(record)?;
         let expect = match record.phase {
             Phase::Done => Expect::Existing,
             Phase::Applying => Expect::Fresh,
@@ -147,6 +147,10 @@ impl Engine {
         let changed = !transaction.changes().is_empty();
         let record = NetworkRecord { phase: Phase::Done, ..record };
         let settled = applied.map_err(Error::from).and_then(|()| {
+            let left = reconcile::remove(host, &unplanned).errors;
+            if !left.is_empty() {
+                return Err(Error::Left { name: record.spec.name.to_string(), left });
+            }
             if changed || expect == Expect::Fresh {
                 self.state.write_network(&record)?;
             }
@@ -164,22 +168,29 @@ impl Engine {
         Ok(Ensured { record, fresh: false, changed })
     }
 
-    /// The record with the devices that lead out now: the host's default route may have moved.
-    /// Forwarding on the old device goes with the last bottle.
-    pub(super) fn follow_uplink(&self, record: NetworkRecord) -> Result<NetworkRecord, Error> {
+    /// The record with the devices that lead out now, for the host's default route may have moved, and
+    /// the uplinks that are not in its plan any more.
+    fn follow_uplink(
+        &self,
+        record: NetworkRecord,
+    ) -> Result<(NetworkRecord, Vec<Resource>), Error> {
         let uplink = default_route()?.map(|route| route.device);
         let uplink6 = match record.spec.addresses6 {
             Some(_) => default_route6()?.map(|route| route.device),
             None => None,
         };
         if (&uplink, &uplink6) == (&record.spec.uplink, &record.spec.uplink6) {
-            return Ok(record);
+            return Ok((record, Vec::new()));
         }
         let spec = NetworkSpec { uplink, uplink6, ..record.spec };
         let resources = plan::network(&spec);
+        let mut unplanned = record.resources;
+        unplanned.retain(|r| {
+            matches!(r, Resource::Uplink(_) | Resource::Uplink6(_)) && !resources.contains(r)
+        });
         let record = NetworkRecord { phase: Phase::Applying, spec, resources };
         self.state.write_network(&record)?;
-        Ok(record)
+        Ok((record, unplanned))
     }
 
     fn make_network(
@@ -269,13 +280,19 @@ impl Engine {
             policy: NetworkPolicy::default(),
             log_group: None,
             mtu: DEFAULT_MTU,
-            uplink: default_route()?.map(|r| r.device),
-            uplink6: default_route6()?.map(|r| r.device),
+            uplink: Some(default_route()?.map_or_else(loopback, |r| r.device)),
+            uplink6: Some(default_route6()?.map_or_else(loopback, |r| r.device)),
             guest: None,
         };
         spec.guest = slug.map(|slug| self.presumed_guest(&slug, &spec));
         Ok(spec)
     }
+}
+
+/// Stands for a device that nobody knows any more: whichever it was, the firewall's set says where
+/// forwarding is to be turned off.
+fn loopback() -> IfName {
+    IfName::new("lo").expect("it is a name")
 }
 
 impl NetworkRequest {

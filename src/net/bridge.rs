@@ -199,15 +199,6 @@ pub fn remove(spec: &Bridge) -> Result<Removal, Error> {
 
 /// Whether any bottle's bridge is there: the firewall's own sets may have been flushed.
 pub(crate) fn any_left() -> Result<bool, Error> {
-    any_bridge(|_| true)
-}
-
-/// The same for bridges with IPv6.
-pub(crate) fn any_left_with_ipv6() -> Result<bool, Error> {
-    any_bridge(|link| link.ipv6_disabled == Some(false))
-}
-
-fn any_bridge(wanted: fn(&Link) -> bool) -> Result<bool, Error> {
     netlink::run("the shared resources", FEATURE, async |route| {
         let request = link::dump_bridges();
         let operation = request.operation;
@@ -215,9 +206,7 @@ fn any_bridge(wanted: fn(&Link) -> bool) -> Result<bool, Error> {
         Ok(messages.into_iter().any(|m| match m {
             RouteNetlinkMessage::NewLink(message) => {
                 let link = Link::from(message);
-                link.name.starts_with(BRIDGE_IFNAME_PREFIX)
-                    && link.alias.as_deref() == Some(ALIAS)
-                    && wanted(&link)
+                link.name.starts_with(BRIDGE_IFNAME_PREFIX) && link.alias.as_deref() == Some(ALIAS)
             }
             _ => false,
         }))
