@@ -175,6 +175,7 @@ fn repair_requests(spec: &Bridge, index: u32, part: Part) -> Vec<Request> {
         Part::Options => return link::set_bridge_options(index).into(),
         Part::LinkLocal => link::no_link_local(index),
         Part::Forwarding => link::set_forwarding(index, 1, Some(RP_FILTER_STRICT)),
+        Part::Stranger(address) => address::delete_address(index, address),
         Part::Address(gateway) => address::add_address(index, gateway, true),
         Part::Up => link::set_up(index),
         Part::Mtu | Part::Altname | Part::Ipv6 | Part::Route(_) => return Vec::new(),

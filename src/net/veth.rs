@@ -221,6 +221,7 @@ fn repair_requests(spec: &Veth, part: Part, index: u32, peer: u32, bridge: u32) 
         Part::InnerMac => vec![link::set_mac(peer, spec.peer_mac)],
         Part::InnerLinkLocal => vec![link::no_link_local(peer)],
         Part::InnerUp => vec![link::set_up(peer)],
+        Part::InnerStranger(address) => vec![address::delete_address(peer, address)],
         Part::InnerAddress(address) => vec![address::add_address(peer, address, false)],
         Part::InnerRoute(_) if spec.internal => Vec::new(),
         Part::InnerRoute(gateway) => vec![address::add_default_route(peer, gateway)],
