@@ -19,6 +19,7 @@ use crate::net::link;
 use crate::net::netlink::{self, Request, Route};
 use crate::net::spec::Bridge;
 use crate::net::sysctl;
+use crate::net::unlink::unlink;
 use crate::presence::{Creation, Drift, Presence, Removal};
 
 /// What the kernel lacks if it does not know the link type.
@@ -182,18 +183,15 @@ fn repair_requests(spec: &Bridge, index: u32, part: Part) -> Vec<Request> {
     }]
 }
 
-/// Removes the bridge if it is ours; its ports stay. Takes some tens of milliseconds, for the
-/// kernel waits until nobody uses the device.
+/// Removes the bridge if it is ours; its ports stay.
 ///
 /// # Errors
 /// What the kernel said.
 pub fn remove(spec: &Bridge) -> Result<Removal, Error> {
     netlink::run(&object(spec), FEATURE, async |route| match find(route, spec).await? {
-        Some(link) if is_ours(&link, spec) => match route.one(link::delete(link.index)).await? {
-            Ok(_) => Ok(Removal::Removed),
-            Err(Refusal { errno: libc::ENODEV, .. }) => Ok(Removal::Absent),
-            Err(refusal) => Err(route.refused("delete", refusal)),
-        },
+        Some(link) if is_ours(&link, spec) => {
+            unlink(route, &object(spec), FEATURE, link.index).await
+        }
         _ => Ok(Removal::Absent),
     })
 }

@@ -1,7 +1,8 @@
 //! Route netlink: each call gets a thread of its own with a current-thread tokio runtime on it.
 //!
 //! A thread of its own, because a netlink handler runs inside sendmsg(2): deleting a link stalls
-//! the calling thread for tens of milliseconds, which must not be a thread of somebody's runtime.
+//! the calling thread for tens of milliseconds ([`unlink`](crate::net::unlink) has a thread for that
+//! alone), which must not be a thread of somebody's runtime.
 //! It is also what makes it safe to enter another namespace: the thread is thrown away.
 //!
 //! The sockets check strictly (`NETLINK_GET_STRICT_CHK`), so that the kernel filters dumps, and ask
@@ -131,7 +132,7 @@ impl Route {
         Error::netlink(&self.object, operation, self.feature, refusal)
     }
 
-    fn closed(&self) -> Error {
+    pub(crate) fn closed(&self) -> Error {
         Error::answer(&self.object, "the netlink socket closed")
     }
 }

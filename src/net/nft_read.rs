@@ -84,7 +84,7 @@ impl Reader {
 
     /// The same for other tables; `object` is for errors.
     pub(crate) fn open_for(object: String) -> Result<Self, Error> {
-        let connection = Connection::open(&object, "read", false)?;
+        let connection = Connection::open(&object, "read")?;
         Ok(Self { object, connection })
     }
 

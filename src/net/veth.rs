@@ -20,6 +20,7 @@ use crate::net::netlink::{self, Request, Route};
 use crate::net::netns;
 use crate::net::spec::{CONTAINER_IFNAME, Veth};
 use crate::net::sysctl;
+use crate::net::unlink::unlink;
 use crate::net::veth_look::{
     FEATURE, Look, Part, bridge_index, differences, find, is_ours, look, object,
 };
@@ -252,7 +253,7 @@ pub fn remove(spec: &Veth) -> Result<Removal, Error> {
         }
         match find(host, spec.name.as_str()).await? {
             Some(link) if is_ours(&link, spec) => {
-                host.all(vec![link::delete(link.index).forgiving(libc::ENODEV)]).await?;
+                unlink(host, &object(spec), FEATURE, link.index).await?;
                 Ok(Removal::Removed)
             }
             _ => Ok(removal),
