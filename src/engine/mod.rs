@@ -17,6 +17,7 @@ mod host_checks;
 mod images;
 mod lifecycle;
 mod network;
+mod network_removal;
 mod ports;
 mod pull;
 mod ready;

@@ -1,21 +1,20 @@
 //! Networks: create, remove, and what `up` needs of both.
 
 use std::net::{Ipv4Addr, Ipv6Addr};
-use std::time::Duration;
 
 use ipnet::{Ipv4Net, Ipv6Net};
 
 use super::choice::check_mtu;
 use super::{Engine, Error, rolled_back, settle};
-use crate::host::{HostError, KernelHost};
-use crate::names::{IfName, NetworkName, Slug};
+use crate::host::KernelHost;
+use crate::names::{ContainerName, NetworkName};
 use crate::net::overlap::{default_route, default_route6};
 use crate::net::policy::NetworkPolicy;
 use crate::plan;
-use crate::reconcile::{self, Expect, RemoveError, Transaction};
+use crate::reconcile::{self, Expect, Transaction};
 use crate::resource::Resource;
 use crate::spec::{AddressError6, NetworkAddresses, NetworkAddresses6, NetworkSpec};
-use crate::state::{NetworkRecord, Phase, StateError};
+use crate::state::{NetworkRecord, Phase};
 
 /// What is used where the host has no way out to take the value from.
 pub(super) const DEFAULT_MTU: u32 = 1500;
@@ -74,38 +73,11 @@ impl Engine {
         Ok(NetworkReport { name: request.name.clone(), changed })
     }
 
-    /// Removes the network; `force` stops the bundles on it first.
-    ///
-    /// # Errors
-    /// In use, or what could not be removed.
-    pub fn remove_network(&self, name: &NetworkName, force: bool) -> Result<NetworkReport, Error> {
-        Self::require_network_privileges()?;
-        let lock = self.state.lock_network(name)?;
-        let removed = self.remove_network_locked(name, force);
-        let released = self.release_network(name, lock);
-        Ok(NetworkReport { name: name.clone(), changed: settle(removed, released)? })
-    }
-
-    fn remove_network_locked(&self, name: &NetworkName, force: bool) -> Result<bool, Error> {
-        let users = self.users_of(name)?;
-        if !users.is_empty() && !force {
-            let users = users.iter().map(|(container, _)| container.to_string()).collect();
-            return Err(Error::NetworkInUse { name: name.to_string(), users });
-        }
-        for (container, _) in users {
-            let lock = self.state.lock_bundle(&container)?;
-            let removed = self.remove_bundle_locked(&container, None, Duration::ZERO);
-            let released = self.release_bundle(&container, lock);
-            settle(removed, released)?;
-        }
-        self.clear_network(&mut self.host(), name)
-    }
-
     /// The bundles on a network.
     pub(super) fn users_of(
         &self,
         name: &NetworkName,
-    ) -> Result<Vec<(crate::names::ContainerName, Ipv4Addr)>, Error> {
+    ) -> Result<Vec<(ContainerName, Ipv4Addr)>, Error> {
         let all = self.state.bundles()?.into_iter().filter(|(_, record)| record.network == *name);
         Ok(all.filter_map(|(n, r)| r.container().map(|c| (n, c.ip))).collect())
     }
@@ -224,75 +196,6 @@ impl Engine {
         drop(guard);
         Ok(Ensured { record, fresh: true, changed: true })
     }
-
-    /// Removes what there is of the network, with a record or without. The caller holds its lock.
-    pub(super) fn clear_network(
-        &self,
-        host: &mut KernelHost<'_>,
-        name: &NetworkName,
-    ) -> Result<bool, Error> {
-        let (recorded, resources) = match self.state.network(name) {
-            Ok(Some(record)) => (true, record.resources),
-            Ok(None) => (false, self.presumed_network(name)?),
-            // What it said is lost, what it was about is not: the names follow from the slug.
-            Err(StateError::Unreadable { .. }) => (true, self.presumed_network(name)?),
-            Err(e) => return Err(e.into()),
-        };
-        let (removed, left) = self.remove_network_resources(host, &resources)?;
-        if !left.is_empty() {
-            return Err(Error::Left { name: name.to_string(), left });
-        }
-        self.state.forget_network(name)?;
-        Ok(removed || recorded)
-    }
-
-    fn remove_network_resources(
-        &self,
-        host: &mut KernelHost<'_>,
-        resources: &[Resource],
-    ) -> Result<(bool, Vec<RemoveError<HostError>>), Error> {
-        let (shared, own) = resources.split_at(plan::shared_count(resources));
-        // The links without the host's lock: their removal takes tens of milliseconds.
-        let mut report = reconcile::remove(host, own);
-        let guard = self.state.lock_host()?;
-        let rest = reconcile::remove(host, shared);
-        drop(guard);
-        report.errors.extend(rest.errors);
-        let removed = !report.removed.is_empty() || !rest.removed.is_empty();
-        Ok((removed, report.errors))
-    }
-
-    fn presumed_network(&self, name: &NetworkName) -> Result<Vec<Resource>, Error> {
-        Ok(plan::network(&self.presumed_spec(name)?))
-    }
-
-    /// A network of which only the name is known. Its addresses do not matter: links and firewall
-    /// entries are found by their names.
-    pub(super) fn presumed_spec(&self, name: &NetworkName) -> Result<NetworkSpec, Error> {
-        let subnet = self.config.pool.candidates(name.as_str()).next();
-        let subnet = subnet.ok_or(Error::PoolExhausted { pool: self.config.pool.range })?;
-        let prefix = format!("{}-bundle-", self.config.prefix);
-        let slug = name.as_str().strip_prefix(&prefix).and_then(|s| Slug::new(s).ok());
-        let mut spec = NetworkSpec {
-            name: name.clone(),
-            addresses: NetworkAddresses::new(subnet, None)?,
-            addresses6: None,
-            policy: NetworkPolicy::default(),
-            log_group: None,
-            mtu: DEFAULT_MTU,
-            uplink: Some(default_route()?.map_or_else(loopback, |r| r.device)),
-            uplink6: Some(default_route6()?.map_or_else(loopback, |r| r.device)),
-            guest: None,
-        };
-        spec.guest = slug.map(|slug| self.presumed_guest(&slug, &spec));
-        Ok(spec)
-    }
-}
-
-/// Stands for a device that nobody knows any more: whichever it was, the firewall's set says where
-/// forwarding is to be turned off.
-fn loopback() -> IfName {
-    IfName::new("lo").expect("it is a name")
 }
 
 impl NetworkRequest {

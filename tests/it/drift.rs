@@ -413,7 +413,8 @@ const RESTRICTED: [&str; 8] = [
 /// Each element of each set and map is deleted, one after the other.
 #[test]
 fn of_every_element() {
-    let host = TestHost::new();
+    let mut host = TestHost::new();
+    host.uplink();
     let bottle = up(&host, &RESTRICTED);
     let mut elements = Vec::new();
     let ruleset = host.json(["nft", "-j", "list", "ruleset"]);

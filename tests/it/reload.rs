@@ -106,6 +106,10 @@ fn bundles_that_share_a_network_are_told_apart() {
     }
     host.carboy(&["reload", "demo"]).ok();
     host.carboy(&["verify", "demo", "two"]).ok();
+    // Nor does the network go from under it.
+    let replace = ["--json", "up", "demo", "--subnet", "10.77.2.0/24", "--replace"];
+    host.carboy(&replace).error(5, "in-use");
+    host.carboy(&["verify", "demo", "two"]).ok();
     assert_answers(&host, &demo, HEALTH);
     assert_answers(&host, &two, WEB);
     host.carboy(&["stop", "-f", "two"]).ok();
