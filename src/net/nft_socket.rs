@@ -147,7 +147,12 @@ fn split(datagram: &[u8]) -> Vec<&[u8]> {
 
 fn is_done(message: &[u8]) -> bool {
     const NLMSG_DONE: u16 = 3;
-    message.get(4..6) == Some(&NLMSG_DONE.to_ne_bytes())
+    kind_of(message) == Some(NLMSG_DONE)
+}
+
+/// The type of a message.
+pub(crate) fn kind_of(message: &[u8]) -> Option<u16> {
+    message.get(4..6)?.first_chunk().map(|bytes| u16::from_ne_bytes(*bytes))
 }
 
 fn serialize(messages: Vec<Message>) -> Vec<u8> {
