@@ -10,6 +10,7 @@
 //! the form on disk, `tar(5)` and POSIX `pax` for the archive.
 
 mod buffer;
+mod describe;
 mod entry;
 mod fault;
 mod lower;
@@ -256,7 +257,7 @@ impl Writer<'_> {
                 self.notes.add(format_args!("{}: {why} left out", self.entry));
             }
             What::File => {
-                let file = self.tree.create(&path)?;
+                let file = self.tree.create(&path, &meta)?;
                 self.tar.copy_to(&file, size)?;
                 self.tree.describe(&path, &file, &meta, &mut self.notes)?;
                 return self.tar.skip(entry::padding(size));
@@ -267,12 +268,12 @@ impl Writer<'_> {
                 if self.holes > self.limits.bytes {
                     return Err(LayerFault::Bytes { max: self.limits.bytes });
                 }
-                let file = self.tree.create(&path)?;
+                let file = self.tree.create(&path, &meta)?;
                 for (offset, length) in sparse.regions {
-                    tree::seek(&file, offset)?;
+                    describe::seek(&file, offset)?;
                     self.tar.copy_to(&file, length)?;
                 }
-                tree::set_size(&file, sparse.size)?;
+                describe::set_size(&file, sparse.size)?;
                 self.tree.describe(&path, &file, &meta, &mut self.notes)?;
                 return self.tar.skip(entry::padding(size));
             }
