@@ -1,10 +1,10 @@
 //! Unpacks one layer into a directory of its own, in the form overlayfs wants a lower layer.
 //!
-//! Three threads: one reads, hashes and inflates the blob, one hashes the tar, one writes the files;
-//! each of the three takes about as long (docs/benchmarks.md). What an entry is and whether it is allowed is decided in
-//! `entry`, without I/O; `tree` does the writing and lets the kernel resolve every path
-//! inside the layer's directory (`openat2` with `RESOLVE_IN_ROOT`), so a symbolic link of the
-//! layer, `..` or a hard link never leads out of it.
+//! Three threads: one reads, hashes and inflates the blob, one hashes the tar, one (the caller's)
+//! writes the files. Inflating and writing take about as long, so neither bears the hashing as well.
+//! What an entry is and whether it is allowed is decided in `entry`, without I/O; `tree` does the
+//! writing and lets the kernel resolve every path inside the layer's directory (`openat2` with
+//! `RESOLVE_IN_ROOT`), so a symbolic link of the layer, `..` or a hard link never leads out of it.
 //!
 //! Sources: `image-spec/layer.md` for whiteouts, `Documentation/filesystems/overlayfs.rst` for
 //! the form on disk, `tar(5)` and POSIX `pax` for the archive.
