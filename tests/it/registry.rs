@@ -1,6 +1,7 @@
 //! Registries: images are pulled from a real one, trusted and believed as far as they should be.
 
 mod access;
+mod interrupted;
 
 use std::fs;
 use std::io::{BufRead, BufReader, Write};
@@ -298,57 +299,6 @@ fn large(host: &TestHost, layers: usize, megabytes: usize) -> String {
     }
     host.run(["umoci", "config", "--image", &tagged, "--config.cmd", "/noise0"]).ok();
     format!("oci:{tagged}")
-}
-
-#[test]
-fn a_killed_pull_is_gone_on_with() {
-    let (host, registry) = ready(Protocol::Tls);
-    registry.push(&host, &large(&host, 1, 12), "test/large:1");
-    // Slow enough to be killed in the middle on any machine.
-    let slow = ["tc", "qdisc", "add", "dev", "lo", "root", "tbf", "rate", "40mbit"];
-    host.run([&slow[..], &["burst", "256kb", "latency", "400ms"]].concat()).ok();
-    let image = name("test/large:1");
-    let mut first = host.spawn_carboy(&["image", "pull", &image]);
-    let partial = host.path("/var/lib/carboy/images/partial");
-    let size = || {
-        let files = fs::read_dir(&partial).into_iter().flatten().flatten();
-        files.filter_map(|file| Some(file.metadata().ok()?.len())).max().unwrap_or_default()
-    };
-    assert!(poll(Duration::from_secs(30), || size() > 1 << 20), "the layer does not come");
-    assert!(first.kill(), "the pull was not killed in the middle");
-    let left = size();
-    host.run(["tc", "qdisc", "del", "dev", "lo", "root"]).ok();
-
-    let output = host.carboy(&["image", "pull", &image]);
-    assert_eq!(output.ok().stdout().trim(), image);
-    assert!(output.stderr().contains("there before"), "{output}");
-    let blobs = registry.blobs();
-    let rest = blobs.iter().find(|blob| blob.status == 206);
-    let rest = rest.unwrap_or_else(|| panic!("no request for a part: {blobs:?}"));
-    let whole = 12 << 20;
-    assert!(rest.bytes + left > whole && rest.bytes < whole - (1 << 19), "{left}: {blobs:?}");
-    let noise = format!(
-        "cmp {} /var/lib/carboy/images/layers/*/diff/noise0",
-        host.dir().join("noise").display()
-    );
-    host.run(["sh", "-c", &noise]).ok();
-    done(host, registry);
-}
-
-#[test]
-fn two_pulls_at_once_fetch_each_blob_once() {
-    let (host, registry) = ready(Protocol::Tls);
-    let image = name("test/layers:1");
-    let mut pulls: Vec<_> = (0..3).map(|_| host.spawn_carboy(&["image", "pull", &image])).collect();
-    for pull in &mut pulls {
-        assert_eq!(pull.wait(), Some(0));
-    }
-    let mut blobs: Vec<String> = registry.blobs().into_iter().map(|blob| blob.path).collect();
-    assert_eq!(blobs.len(), 4, "{blobs:?}");
-    blobs.sort();
-    blobs.dedup();
-    assert_eq!(blobs.len(), 4, "{blobs:?}");
-    done(host, registry);
 }
 
 #[test]
