@@ -24,6 +24,7 @@ pub mod fuzzing;
 pub mod health;
 pub mod healthcheck;
 pub mod helper;
+pub mod id_range;
 pub mod identity;
 mod image_config;
 mod layout;
