@@ -13,6 +13,7 @@ mod error;
 mod events;
 mod guest;
 mod host_checks;
+mod ids;
 mod images;
 mod lifecycle;
 mod network;
