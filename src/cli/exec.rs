@@ -54,6 +54,7 @@ impl Args {
         if raw && !terminal::is_there() {
             return Err(Failure::usage("-i with -t needs a terminal as standard input"));
         }
+        super::adopt(engine, output, &self.slug);
         let request = ExecRequest {
             args: self.command,
             env,
@@ -64,7 +65,8 @@ impl Args {
             detached: self.detach,
         };
         if self.detach {
-            let session = engine.exec_start(&self.slug, request, ExecStreams::null())?;
+            let session = engine.exec_start(&self.slug, request, ExecStreams::null());
+            let session = session.map_err(Failure::of_program)?;
             let value = json!({ "slug": self.slug, "pid": session.pid(), "detached": true });
             output.data(&value, String::new);
             return Ok(ExitCode::SUCCESS);
@@ -77,8 +79,11 @@ impl Args {
         let stdin = std::path::Path::new("/dev/stdin");
         let signals = Signals::take(raw).at("take the signals of", stdin)?;
         let mode = raw.then(RawMode::enter).transpose().at("change the terminal", stdin)?;
-        let session = engine.exec_start(&self.slug, request, streams)?;
-        signals.pass_to(session.control());
+        let session = engine.exec_start(&self.slug, request, streams);
+        let session = session.map_err(Failure::of_program)?;
+        if let Some(control) = session.control() {
+            signals.pass_to(control);
+        }
         let end = session.wait().map_err(carboy::Error::from)?;
         drop(mode);
         Ok(match end {

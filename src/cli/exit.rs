@@ -8,7 +8,7 @@ use serde::Serialize;
 
 use super::output::Output;
 
-/// The exit code of `exec` for carboy's own fault, as Docker's.
+/// The exit code of `exec` and of `start` in the foreground for carboy's own fault, as Docker's.
 pub(super) const OWN_FAULT: u8 = 125;
 
 /// Why a verb failed, in the form of the contract.
@@ -33,6 +33,11 @@ impl Failure {
         }
         let (code, message) = (error.kind(), error.to_string());
         Self { code, message, hint: error.hint(), causes, exit_code: None }
+    }
+
+    /// The failure of a verb whose exit code is that of a program in a bundle.
+    pub(super) fn of_program(error: Error) -> Self {
+        Self { exit_code: error.program_exit_code(), ..Self::new(&error) }
     }
 
     /// A word of the command line that is wrong.
@@ -82,11 +87,7 @@ impl Failure {
 
 impl From<Error> for Failure {
     fn from(error: Error) -> Self {
-        let exit_code = match &error {
-            Error::Runtime(e) => e.exit_code(),
-            _ => None,
-        };
-        Self { exit_code, ..Self::new(&error) }
+        Self::new(&error)
     }
 }
 

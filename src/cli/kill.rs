@@ -25,6 +25,7 @@ impl Args {
     pub(super) fn run(self, engine: &Engine, output: &Output) -> Result<ExitCode, Failure> {
         let signal = signal::parse(&self.signal).map_err(|e| Failure::new(&e))?;
         each(&self.slugs, output, |slug| {
+            super::adopt(engine, output, slug);
             engine.kill(slug, signal)?;
             Ok((json!({ "slug": slug, "signal": signal, "changed": true }), slug.to_string()))
         })

@@ -5,12 +5,12 @@ use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
 use carboy::engine::BottleState;
-use carboy::oci::log::{LogLine, LogReader, Stream};
+use carboy::oci::log::{LogLine, LogReader};
 use carboy::{Engine, Slug};
 use jiff::Timestamp;
-use serde_json::json;
 
 use super::exit::Failure;
+use super::log_printer::LogPrinter;
 use super::output::Output;
 use super::when;
 
@@ -64,8 +64,9 @@ impl Args {
             parsed.map_err(Failure::usage)
         };
         let span = Span { since: time(&self.since)?, until: time(&self.until)? };
+        super::adopt(engine, output, &self.slug);
         let mut lines = Lines { reader: engine.log(&self.slug)?, span, is_over: false };
-        let mut printer = Printer { output, timestamps: self.timestamps, unfinished: [false; 2] };
+        let mut printer = LogPrinter::new(output, self.timestamps);
         if let Some(Tail::Last(count)) = self.tail {
             for line in lines.last(count)? {
                 if !printer.print(&line) {
@@ -82,9 +83,7 @@ impl Args {
                     return Ok(ExitCode::SUCCESS);
                 }
             }
-            if lines.reader.was_overtaken() {
-                output.note("note: lines were removed before they could be printed");
-            }
+            printer.tell_lost(&mut lines.reader);
             if !goes_on || lines.is_over || span.is_past(Timestamp::now()) {
                 return Ok(ExitCode::SUCCESS);
             }
@@ -146,39 +145,6 @@ impl Lines {
     }
 }
 
-struct Printer<'a> {
-    output: &'a Output,
-    timestamps: bool,
-    /// Whether the last piece of each stream was no line's end.
-    unfinished: [bool; 2],
-}
-
-impl Printer<'_> {
-    /// False if nobody reads any more.
-    fn print(&mut self, line: &LogLine) -> bool {
-        let stdout = line.stream == Stream::Stdout;
-        if self.output.is_json() {
-            let stream = if stdout { "stdout" } else { "stderr" };
-            let text = String::from_utf8_lossy(&line.text);
-            let value = json!({
-                "time": line.time, "stream": stream, "text": text, "partial": !line.complete,
-            });
-            return self.output.bytes(format!("{value}\n").as_bytes());
-        }
-        let mut bytes = Vec::new();
-        let within = std::mem::replace(&mut self.unfinished[usize::from(stdout)], !line.complete);
-        if self.timestamps && !within {
-            bytes.extend_from_slice(line.time.as_bytes());
-            bytes.push(b' ');
-        }
-        bytes.extend_from_slice(&line.text);
-        if line.complete {
-            bytes.push(b'\n');
-        }
-        if stdout { self.output.bytes(&bytes) } else { self.output.error_bytes(&bytes) }
-    }
-}
-
 /// Whether more may come of a bundle.
 struct Watch<'a> {
     engine: &'a Engine,
@@ -191,7 +157,7 @@ impl Watch<'_> {
     fn goes_on(&mut self) -> bool {
         let Ok(status) = self.engine.inspect(self.slug) else { return false };
         match status.state {
-            BottleState::Running | BottleState::Paused => {
+            BottleState::Running | BottleState::Paused | BottleState::Restarting => {
                 self.deadline = None;
                 true
             }

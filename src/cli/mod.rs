@@ -1,6 +1,7 @@
 //! The command line: a file per verb; `output` is the only one that prints, `exit` the only one
 //! that knows exit codes.
 
+mod attach;
 mod denied;
 mod down;
 mod events;
@@ -14,6 +15,7 @@ mod image;
 mod inspect;
 mod kill;
 mod launch_args;
+mod log_printer;
 mod logs;
 mod name;
 mod network;
@@ -39,7 +41,7 @@ mod when;
 
 use std::process::ExitCode;
 
-use carboy::Engine;
+use carboy::{Engine, Slug};
 use clap::{Parser, Subcommand};
 
 use self::exit::Failure;
@@ -105,7 +107,7 @@ pub(crate) fn run() -> ExitCode {
 impl Cli {
     fn run(self, output: &Output) -> Result<ExitCode, Failure> {
         // Before the settings: for a command in a container carboy's own fault has another code.
-        let own_fault = matches!(self.verb, Verb::Exec(_)).then_some(exit::OWN_FAULT);
+        let own_fault = self.verb.is_a_program().then_some(exit::OWN_FAULT);
         let engine = self.global.engine();
         let engine = engine.map(|engine| engine.with_progress(progress::of(output)));
         let result = engine.and_then(|engine| self.verb.run(&engine, output));
@@ -114,6 +116,15 @@ impl Cli {
 }
 
 impl Verb {
+    /// Whether the exit code is that of a program in a bundle.
+    fn is_a_program(&self) -> bool {
+        match self {
+            Self::Exec(_) => true,
+            Self::Start(args) => args.is_attached(),
+            _ => false,
+        }
+    }
+
     fn run(self, engine: &Engine, output: &Output) -> Result<ExitCode, Failure> {
         match self {
             Self::Plan(args) => args.run(engine, output),
@@ -141,6 +152,17 @@ impl Verb {
             Self::Image(args) => args.run(engine, output),
             Self::Generate(args) => args.run(engine, output),
             Self::Name(args) => args.run(engine, output),
+        }
+    }
+}
+
+/// Before a verb that acts on a bundle: one whose monitor was killed is given another. If that fails
+/// the verb may be what helps, so it goes on.
+fn adopt(engine: &Engine, output: &Output, slug: &Slug) {
+    match engine.adopt(slug) {
+        Ok(note) => output.notes(note.as_slice()),
+        Err(e) => {
+            output.notes(&[format!("bottle {slug} has no monitor that could take over: {e}")])
         }
     }
 }

@@ -28,23 +28,25 @@ pub(super) struct UnpauseArgs {
 
 impl PauseArgs {
     pub(super) fn run(self, engine: &Engine, output: &Output) -> Result<ExitCode, Failure> {
-        change(&self.slugs, output, "is paused already", |slug| engine.pause(slug))
+        change(engine, &self.slugs, output, "is paused already", |slug| engine.pause(slug))
     }
 }
 
 impl UnpauseArgs {
     pub(super) fn run(self, engine: &Engine, output: &Output) -> Result<ExitCode, Failure> {
-        change(&self.slugs, output, "is not paused", |slug| engine.unpause(slug))
+        change(engine, &self.slugs, output, "is not paused", |slug| engine.unpause(slug))
     }
 }
 
 fn change(
+    engine: &Engine,
     slugs: &[Slug],
     output: &Output,
     already: &str,
     act: impl Fn(&Slug) -> Result<ChangeReport, Error>,
 ) -> Result<ExitCode, Failure> {
     each(slugs, output, |slug| {
+        super::adopt(engine, output, slug);
         let report = act(slug)?;
         if !report.changed {
             output.note(&format!("bottle {slug} {already}"));

@@ -2,6 +2,7 @@
 
 use std::process::ExitCode;
 
+use carboy::engine::ReloadReport;
 use carboy::{Engine, Slug};
 use serde_json::{Value, json};
 
@@ -21,7 +22,8 @@ pub(super) struct Args {
 impl Args {
     pub(super) fn run(self, engine: &Engine, output: &Output) -> Result<ExitCode, Failure> {
         self.bottles.choose(engine, output)?.each(output, |slug| {
-            let changed = engine.reload(slug)?.changed;
+            let ReloadReport { changed, notes, .. } = engine.reload(slug)?;
+            output.notes(&notes);
             let title = if changed { "is in place again" } else { "was in place" };
             let value = json!({ "slug": slug, "changed": changed });
             Ok((value, format!("the network of bottle {slug} {title}")))

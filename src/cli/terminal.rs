@@ -72,15 +72,33 @@ pub(super) fn restore() {
     }
 }
 
-/// Takes this program's signals from now on, for a command that is about to start.
-#[derive(Debug)]
+/// What this program's signals are for.
+pub(super) trait SignalTarget: Send + Sync {
+    /// Takes a signal. One that cannot has ended, which the main thread hears of in a moment.
+    fn signal(&self, signal: Signal);
+
+    /// The terminal has another size now.
+    fn resize(&self, _size: WindowSize) {}
+}
+
+impl SignalTarget for ExecControl {
+    fn signal(&self, signal: Signal) {
+        drop(ExecControl::signal(self, signal as i32));
+    }
+
+    fn resize(&self, size: WindowSize) {
+        drop(ExecControl::resize(self, size));
+    }
+}
+
+/// Takes this program's signals from now on, for a program that is about to start.
 pub(super) struct Signals {
-    command: Arc<OnceLock<ExecControl>>,
+    target: Arc<OnceLock<Box<dyn SignalTarget>>>,
 }
 
 impl Signals {
-    /// From here on signals are passed on to the command; with `raw`, where keys are, they end
-    /// this program, and the command with it. To be called while there is one thread.
+    /// From here on signals are passed on to the program; with `raw`, where keys are, they end
+    /// this one, and that one with it. To be called while there is one thread.
     ///
     /// # Errors
     /// What the kernel said.
@@ -92,23 +110,22 @@ impl Signals {
         ending.into_iter().chain(passed_on).chain(window).for_each(|s| all.add(s));
         // Every thread from now on inherits this: they come to the one that waits for them.
         all.thread_block()?;
-        let command = Arc::new(OnceLock::<ExecControl>::new());
-        let shared = command.clone();
+        let target = Arc::new(OnceLock::<Box<dyn SignalTarget>>::new());
+        let shared = target.clone();
         thread::Builder::new().name("signals".to_owned()).spawn(move || {
             loop {
                 let Ok(signal) = all.wait() else { continue };
-                let command = shared.get();
-                // What cannot be told has ended: the main thread hears of it in a moment.
-                match (signal, command) {
-                    (Signal::SIGWINCH, _) => tell_size(command),
+                let target = shared.get().map(|target| &**target);
+                match (signal, target) {
+                    (Signal::SIGWINCH, _) => tell_size(target),
                     (Signal::SIGCONT, _) => {
                         // A shell that had the terminal meanwhile set it to its own liking.
                         if raw && let Ok(mode) = tcgetattr(stdin()) {
                             let _ = make_raw(mode);
                         }
-                        tell_size(command);
+                        tell_size(target);
                     }
-                    (_, Some(command)) if !raw => drop(command.signal(signal as i32)),
+                    (_, Some(target)) if !raw => target.signal(signal),
                     _ if ending.contains(&signal) => {
                         restore();
                         exit(128 + signal as i32);
@@ -117,22 +134,20 @@ impl Signals {
                 }
             }
         })?;
-        Ok(Self { command })
+        Ok(Self { target })
     }
 
-    /// The command runs: what comes is for it.
-    pub(super) fn pass_to(&self, command: Option<ExecControl>) {
-        if let Some(command) = command {
-            // There is one command for one program.
-            let _ = self.command.set(command);
-            // It may have changed since it was asked for.
-            tell_size(self.command.get());
-        }
+    /// The program runs: what comes is for it.
+    pub(super) fn pass_to(&self, target: impl SignalTarget + 'static) {
+        // There is one program for all of this one's life.
+        let _ = self.target.set(Box::new(target));
+        // It may have changed since it was asked for.
+        tell_size(self.target.get().map(|target| &**target));
     }
 }
 
-fn tell_size(command: Option<&ExecControl>) {
-    if let (Some(command), Some(size)) = (command, size()) {
-        let _ = command.resize(size);
+fn tell_size(target: Option<&dyn SignalTarget>) {
+    if let (Some(target), Some(size)) = (target, size()) {
+        target.resize(size);
     }
 }

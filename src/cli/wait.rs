@@ -20,6 +20,7 @@ pub(super) struct Args {
 impl Args {
     pub(super) fn run(self, engine: &Engine, output: &Output) -> Result<ExitCode, Failure> {
         each(&self.slugs, output, |slug| {
+            super::adopt(engine, output, slug);
             let code = engine.wait(slug)?;
             Ok((json!({ "slug": slug, "exit_code": code }), code.to_string()))
         })

@@ -5,6 +5,7 @@ use std::net::{Ipv4Addr, Ipv6Addr};
 use std::path::Path;
 use std::time::Duration;
 
+use super::adopt::TAKEN_OVER;
 use super::host_checks::{check_controllers, check_file_system};
 use super::images::Embedded;
 use super::{Engine, Error, rolled_back, settle};
@@ -30,10 +31,6 @@ use crate::state::{BundleRecord, Phase, StateError};
 const RESOLV_CONF: &str = "/etc/resolv.conf";
 /// Where systemd-resolved keeps the real servers, if the host's file names its stub.
 const RESOLVED_CONF: &str = "/run/systemd/resolve/resolv.conf";
-
-/// What became of a bundle whose monitor was killed.
-const TAKEN_OVER: &str = "the bundle's monitor had been killed; another one took over, and its output goes \
-     on without a gap, but how this run ends will not be known";
 
 /// A bundle that was started.
 #[derive(Clone, Debug, PartialEq, Eq)]

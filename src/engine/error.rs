@@ -2,7 +2,7 @@
 
 use ipnet::{IpNet, Ipv4Net};
 
-use crate::error::{Classify, ErrorKind};
+use crate::error::{Classify, ErrorKind, with_causes};
 use crate::fsutil::PathError;
 use crate::host::HostError;
 use crate::launch::LaunchError;
@@ -188,12 +188,28 @@ pub enum Error {
     },
 }
 
+impl Error {
+    /// 126 or 127 if it is that a program in a bundle could not be run or found, as Docker's `exec`
+    /// and `run` have it.
+    pub fn program_exit_code(&self) -> Option<u8> {
+        match self {
+            Self::Runtime(e) => e.exit_code(),
+            Self::Apply(ApplyError::Host { source, .. }) => match &**source {
+                HostError::Runtime(e) => e.exit_code(),
+                HostError::Net(_) => None,
+            },
+            Self::RollBack { source, .. } => source.program_exit_code(),
+            _ => None,
+        }
+    }
+}
+
 fn code(exit_code: Option<i32>) -> String {
     exit_code.map_or_else(String::new, |code| format!(" with exit code {code}"))
 }
 
 fn list(left: &[RemoveError<HostError>]) -> String {
-    let words = |e: &RemoveError<HostError>| format!("{} ({})", e.resource, e.source);
+    let words = |e: &RemoveError<HostError>| format!("{} ({})", e.resource, with_causes(&e.source));
     left.iter().map(words).collect::<Vec<_>>().join("; ")
 }
 
@@ -286,5 +302,20 @@ impl Classify for Error {
             }
             Self::Unsupported { hint, .. } => Some((*hint).to_owned()),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_left_is_told_with_the_kernels_words() {
+        let busy = std::io::Error::from_raw_os_error(libc::EBUSY);
+        let group = PathError { action: "remove", path: "/group".into(), source: busy };
+        let source = HostError::Runtime(group.into());
+        let left = vec![RemoveError { resource: "container x".to_owned(), source }];
+        let text = Error::Left { name: "x".to_owned(), left }.to_string();
+        assert!(text.contains("Device or resource busy"), "{text}");
     }
 }

@@ -3,6 +3,7 @@
 //! A verb takes the locks of what it touches, writes down what it is about to do, drives the one
 //! mechanism of [`crate::reconcile`], and writes down the outcome. All of it is synchronous.
 
+mod adopt;
 mod bottle;
 mod bundle;
 mod choice;

@@ -37,6 +37,9 @@ pub struct ReloadReport {
     pub slug: Slug,
     /// Whether anything had to be put back.
     pub changed: bool,
+    /// What the user should know.
+    #[serde(skip)]
+    pub notes: Vec<String>,
 }
 
 /// What is recorded of a bottle.
@@ -83,7 +86,8 @@ impl Engine {
     }
 
     /// Puts back what is missing or damaged of the bottle's network: firewall, bridge, addresses,
-    /// routes. Its container goes on as it is, running or ended.
+    /// routes. Its container goes on as it is, running or ended; one whose monitor was killed is given
+    /// another.
     ///
     /// # Errors
     /// There is no such bottle, its record cannot be read, or what the host said. What was put
@@ -92,9 +96,12 @@ impl Engine {
         Self::require_network_privileges()?;
         let Recorded { network, bundle } = self.recorded(slug)?;
         let locks = self.lock_both(&network, &bundle)?;
-        let changed = self.reload_locked(&network, &bundle, slug);
-        let changed = settle(changed, self.release_both(&network, &bundle, locks))?;
-        Ok(ReloadReport { slug: slug.clone(), changed })
+        let reloaded = self.reload_locked(&network, &bundle, slug).and_then(|changed| {
+            let note = self.adopt_locked(&bundle)?;
+            Ok((changed || note.is_some(), note))
+        });
+        let (changed, note) = settle(reloaded, self.release_both(&network, &bundle, locks))?;
+        Ok(ReloadReport { slug: slug.clone(), changed, notes: note.into_iter().collect() })
     }
 
     fn reload_locked(

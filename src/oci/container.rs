@@ -216,11 +216,7 @@ pub(crate) fn repair(
     let same_network = status::read_started(&container.state)?
         .is_some_and(|started| same_network(container, &started));
     if same_network && is_orphaned(container)? {
-        let monitor = match prepared {
-            Some(monitor) => monitor,
-            None => PreparedMonitor::spawn(binary, &container.name)?,
-        };
-        return monitor.take_over(&container.state).map(drop);
+        return take_over(container, binary, prepared);
     }
     // Before anything ends that could not be started again.
     secrets::contents(container)?;
@@ -233,6 +229,22 @@ pub(crate) fn repair(
             message: "somebody else starts it at the same time".to_owned(),
         }),
     }
+}
+
+/// Gives a container whose monitor was killed another one.
+///
+/// # Errors
+/// What the new monitor reported. The container goes on as before.
+pub(crate) fn take_over(
+    container: &Container,
+    binary: &HelperBinary,
+    prepared: Option<PreparedMonitor>,
+) -> Result<(), RuntimeError> {
+    let monitor = match prepared {
+        Some(monitor) => monitor,
+        None => PreparedMonitor::spawn(binary, &container.name)?,
+    };
+    monitor.take_over(&container.state).map(drop)
 }
 
 /// Ends the container, its stop signal first and SIGKILL after `grace`, and starts it again with

@@ -56,8 +56,15 @@ fn output_is_kept_byte_for_byte() {
 
 #[test]
 fn a_span_of_time_is_shown() {
-    let host = with_script(&[], "for n in 1 2 3 4 5; do echo $n; sleep 0.01; done; sleep 1000");
-    await_line(&host, "5");
+    let host = with_script(
+        &[],
+        "for n in 1 2 3 4 5; do until [ -e /$n ]; do sleep 0.02; done; echo $n; done; sleep 1000",
+    );
+    // Lines that are read together have one time.
+    for n in ["1", "2", "3", "4", "5"] {
+        touch(&host, &format!("/{n}"));
+        await_line(&host, n);
+    }
     let stamped = logs(&host, &["-t"]).stdout();
     let times: Vec<&str> = stamped.lines().map(|line| line.split_once(' ').unwrap().0).collect();
     let show = |flags: &[&str]| logs(&host, flags).stdout().replace('\n', "");

@@ -19,6 +19,7 @@ mod exec_life;
 mod exec_logs;
 mod exec_terminal;
 mod firewalld;
+mod foreground;
 mod guest;
 mod hardship;
 mod harness;

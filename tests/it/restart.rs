@@ -141,6 +141,46 @@ fn a_killed_monitor_is_replaced_and_nothing_of_the_output_is_lost() {
 }
 
 #[test]
+fn any_verb_that_acts_on_a_bundle_has_another_monitor_take_over() {
+    let script = "i=0; while :; do echo line $i; i=$((i+1)); sleep 0.1; done";
+    let host = host_with(&[], script);
+    let verbs: [&[&str]; 7] = [
+        &["exec", "demo", "--", "echo", "here"],
+        &["logs", "demo"],
+        &["kill", "--signal", "CONT", "demo"],
+        &["pause", "demo"],
+        &["unpause", "demo"],
+        &["reload", "demo"],
+        &["reload"],
+    ];
+    let mut before = monitor(&host);
+    for verb in verbs {
+        kill(&host, "-9", &before);
+        assert!(poll(PATIENCE, || monitor(&host).is_empty()));
+        // Who only looks says so, and changes nothing.
+        host.carboy(&["ps"]).ok();
+        assert!(host.carboy(&["verify", "demo"]).code(1).stdout().contains("without its monitor"));
+        let first = host.carboy(verb);
+        assert!(first.ok().stderr().contains("another one took over"), "{verb:?}: {first}");
+        before = monitor(&host);
+        assert!(!before.is_empty(), "{verb:?}");
+        let second = host.carboy(&["logs", "demo"]);
+        assert_eq!(second.ok().stderr(), "", "{verb:?}");
+    }
+    let lines = || logs(&host).lines().count();
+    let seen = lines();
+    assert!(poll(PATIENCE, || lines() > seen + 3));
+    let log = logs(&host);
+    assert!(log.lines().enumerate().all(|(n, line)| line == format!("line {n}")), "{log}");
+    kill(&host, "-9", &before);
+    let mut wait = host.spawn_carboy(&["wait", "demo"]);
+    assert!(poll(PATIENCE, || !monitor(&host).is_empty()));
+    down(&host, "demo");
+    wait.wait();
+    host.assert_clean();
+}
+
+#[test]
 fn a_monitor_that_took_over_starts_the_bundle_again() {
     let script = format!("{COUNTING}; while :; do sleep 1; done");
     let flags = ["--restart", "always"];

@@ -2,8 +2,8 @@
 //! and then watches it (`watch.rs`), in a stage of its own (`stages.rs`).
 //!
 //! It is the parent of the container's first process and outlives whoever called it. It runs one
-//! thread. If it is killed the container lives on, and its output waits for a reader: the next `up`
-//! has another monitor take over. Only the exit code of that run is lost then, for the process is
+//! thread. If it is killed the container lives on, and its output waits for a reader: the next verb
+//! that acts on it has another monitor take over. Only the exit code of that run is lost then, for the process is
 //! nobody's child any more, and the part of a line that was read and had no end yet.
 
 use std::fs;
