@@ -4,7 +4,7 @@
 
 use std::fs::{self, File};
 use std::io;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use nix::sched::{CloneFlags, setns};
 
@@ -97,4 +97,33 @@ pub(crate) fn has_ids(pid: i32, range: Option<IdRange>) -> bool {
         return true;
     };
     map.split_ascii_whitespace().eq(range.map().split_ascii_whitespace())
+}
+
+/// What is mounted over a part of `/proc`, which keeps every new user namespace from mounting its own
+/// (`mount_too_revealing` in the kernel's `fs/namespace.c`). The kernel's own places for mounts do not
+/// count.
+pub(crate) fn covered_proc() -> Option<PathBuf> {
+    covered(&fs::read_to_string("/proc/self/mountinfo").ok()?)
+}
+
+/// proc_pid_mountinfo(5): the fifth field is where it is mounted.
+fn covered(mountinfo: &str) -> Option<PathBuf> {
+    const FREE: [&str; 2] = ["/proc/sys/fs/binfmt_misc", "/proc/fs/nfsd"];
+    let places = mountinfo.lines().filter_map(|line| line.split(' ').nth(4));
+    let mut found = places.filter(|place| place.starts_with("/proc/") && !FREE.contains(place));
+    found.next().map(PathBuf::from)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_covers_proc_is_found() {
+        let plain = "22 1 0:21 / /proc rw - proc proc rw\n\
+                     30 22 0:27 / /proc/sys/fs/binfmt_misc rw - autofs systemd-1 rw\n";
+        assert_eq!(covered(plain), None);
+        let masked = format!("{plain}40 22 0:5 /null /proc/kcore rw - tmpfs tmpfs rw\n");
+        assert_eq!(covered(&masked), Some("/proc/kcore".into()));
+    }
 }

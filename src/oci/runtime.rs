@@ -9,7 +9,7 @@ use libcontainer::oci_spec::runtime::{Process, Spec};
 use libcontainer::syscall::syscall::SyscallType;
 
 use super::executor::{BundleExecutor, NOT_FOUND, StartBarrier};
-use super::namespaces::{Entrance, Visit};
+use super::namespaces::{self, Entrance, Visit};
 use super::runtime_error::RuntimeError;
 use super::spec::Container;
 use super::{cgroup, device_filter, hard_limits, runtime_spec, seccomp, tenant};
@@ -104,15 +104,23 @@ pub(crate) fn start(
         .as_init(&container.state)
         .with_systemd(false)
         .with_detach(true);
-    // From within its own user namespace a container could not enter the host's network namespaces:
-    // it is born in the one that is meant.
     if container.userns.is_some() {
         spec.process().iter().for_each(hard_limits::raise);
     }
+    // From within its own user namespace a container could not enter the host's network namespaces:
+    // it is born in the one that is meant.
     let visit = container.userns.map(|_| Visit::begin(&container.netns)).transpose()?;
     let built = built.build();
     visit.map(Visit::end).transpose()?;
-    let mut created = built.map_err(|e| explain("create", name, &program, &e))?;
+    let mut created = built.map_err(|e| {
+        let covered = container.userns.and_then(|_| namespaces::covered_proc());
+        match (explain("create", name, &program, &e), covered) {
+            (RuntimeError::Libcontainer { message, .. }, Some(path)) => {
+                RuntimeError::CoveredProc { path, message }
+            }
+            (error, _) => error,
+        }
+    })?;
     // The group is there, the program does not run yet.
     let note = deny_devices(container)?;
     created.start().map_err(|e| explain("start", name, &program, &e))?;

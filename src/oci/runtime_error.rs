@@ -81,6 +81,14 @@ pub enum RuntimeError {
         #[source]
         source: io::Error,
     },
+    /// A container with a user namespace of its own, on a host that does not see all of `/proc`.
+    #[error("mount /proc, of which {} is covered on this host: {message}", path.display())]
+    CoveredProc {
+        /// What is covered.
+        path: PathBuf,
+        /// libcontainer's words, causes included.
+        message: String,
+    },
     /// The image has something in a place that the runtime must own.
     #[error("the image's {path} is a {found}; carboy needs a directory there")]
     HostileRootfs {
@@ -243,7 +251,9 @@ impl Classify for RuntimeError {
             | Self::SecretsUnknown { .. } => ErrorKind::NotFound,
             Self::Paused { .. } => ErrorKind::Conflict,
             Self::NotFrozen { .. } => ErrorKind::Timeout,
-            Self::NoFreezer { .. } | Self::MappedOverlay { .. } => ErrorKind::Unsupported,
+            Self::NoFreezer { .. } | Self::MappedOverlay { .. } | Self::CoveredProc { .. } => {
+                ErrorKind::Unsupported
+            }
             Self::UserNamespace { source } => match source.raw_os_error() {
                 // No namespaces of that kind, or none more (user_namespaces(7)).
                 Some(libc::EINVAL | libc::ENOSYS | libc::ENOSPC | libc::EUSERS) => {
@@ -304,6 +314,11 @@ impl Classify for RuntimeError {
             Self::IdMap { .. } => Some(
                 "ID-mapped mounts need Linux 5.12 for ext4 and xfs, 5.15 for btrfs, 6.3 for tmpfs; or \
                  use --userns=host, or the volume without idmap"
+                    .to_owned(),
+            ),
+            Self::CoveredProc { .. } => Some(
+                "in a container, run carboy where /proc is not masked (Docker: \
+                 --security-opt systempaths=unconfined), or use --userns=host"
                     .to_owned(),
             ),
             Self::MappedOverlay { .. } => Some(

@@ -2,6 +2,7 @@
 //! for other bundles.
 
 mod exec;
+mod image;
 mod life;
 mod network;
 mod volumes;

@@ -135,6 +135,8 @@ fn readiness_pause_kill_and_wait_work() {
     assert_eq!(host.carboy(&["pause", "demo"]).exit_code(), Some(0));
     assert_eq!(text(&inspect(&host, "demo"), "state"), "paused");
     host.carboy(&["unpause", "demo"]).ok();
+    let stats = host.carboy(&["stats", "--no-stream", "--json", "demo"]).ok().stdout();
+    assert!(stats.contains("demo"), "{stats}");
     exec(&host, &["true"]).code(127);
     exec(&host, &["busybox", "true"]).ok();
     host.carboy(&["kill", "-s", "TERM", "demo"]).ok();
