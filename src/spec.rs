@@ -320,6 +320,19 @@ pub struct RunOptions {
     pub ready: Readiness,
     /// When the image is fetched from its registry.
     pub pull: PullPolicy,
+    /// Whether it has ids of its own; as [`crate::Config::userns`] says unless given.
+    pub userns: Option<Userns>,
+}
+
+/// In which user namespace a bundle is (`user_namespaces(7)`).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Userns {
+    /// The host's: root inside has root's id.
+    #[default]
+    Host,
+    /// One of its own, with 65,536 ids of the host that nobody else has.
+    Auto,
 }
 
 /// When an image is fetched from its registry, as `docker run --pull`. The built-in image never is.

@@ -162,8 +162,10 @@ impl Engine {
         inherited: &impl Fn(&str) -> Option<String>,
     ) -> Result<(Container, Vec<String>), Error> {
         let image = self.find_image(wish.image, wish.embedded)?;
-        let place = Place { ip: wish.ip, ip6: wish.ip6, internal: network.policy.internal };
         let options = wish.options;
+        let userns = self.ids_for(&self.config.prefix.container(wish.slug), options.run.userns)?;
+        let internal = network.policy.internal;
+        let place = Place { ip: wish.ip, ip6: wish.ip6, internal, userns };
         let init = if options.run.init { Some(self.init_program(wish.embedded)?) } else { None };
         let reference = ImageRef { reference: image.reference, digest: image.digest };
         let (config, healthcheck) = (&image.config, image.healthcheck.as_ref());
@@ -181,7 +183,7 @@ impl Engine {
         &self,
         host: &mut KernelHost<'_>,
         network: &NetworkSpec,
-        container: Container,
+        mut container: Container,
         old: Option<Phase>,
         mut notes: Vec<String>,
     ) -> Result<Placed, Error> {
@@ -193,6 +195,9 @@ impl Engine {
         let (surroundings, note) = surroundings(&container, network.log_group);
         host.surroundings = surroundings;
         host.netns = super::verify::live_netns(&container)?;
+        let wanted = container.userns;
+        let claim = self.claim_ids(&mut container)?;
+        let ids = container.userns;
         let mut record = BundleRecord {
             phase: Phase::Applying,
             slug: container.slug.clone(),
@@ -203,9 +208,13 @@ impl Engine {
             Some(Phase::Done) => Expect::Existing,
             Some(Phase::Applying) | None => Expect::Fresh,
         };
-        if old.is_none() {
+        if old.is_none() || ids != wanted {
             self.state.write_bundle(&name, &record)?;
         }
+        if let Some(range) = ids {
+            self.state.lease_ids(range, &name)?;
+        }
+        drop(claim);
         let mut transaction = Transaction::new();
         let applied = transaction.apply(host, &record.resources, expect).map_err(Error::from);
         let changed = !transaction.changes().is_empty();
@@ -349,6 +358,7 @@ impl Engine {
             tmpfs: Vec::new(),
             secrets: Vec::new(),
             security: Security::default(),
+            userns: None,
             image_volumes: Vec::new(),
             limits: Limits::default(),
             read_only: false,

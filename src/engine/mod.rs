@@ -14,6 +14,7 @@ mod error;
 mod events;
 mod guest;
 mod host_checks;
+mod ids;
 mod images;
 mod lifecycle;
 mod network;

@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 
 use super::digest::Digest;
 use super::health::Health;
+use super::id_range::IdRange;
 use super::restart::RestartPolicy;
 use super::secret::Secret;
 use super::security::Security;
@@ -48,6 +49,9 @@ pub struct Container {
     /// How it is confined.
     #[serde(default)]
     pub security: Security,
+    /// The ids of its own user namespace; it is in the host's if there are none.
+    #[serde(default)]
+    pub userns: Option<IdRange>,
     /// Directories that the image declares as volumes, and that get an empty file system in memory.
     #[serde(default)]
     pub image_volumes: Vec<PathBuf>,
@@ -110,6 +114,9 @@ pub struct Volume {
     pub destination: PathBuf,
     /// It cannot be written from inside.
     pub read_only: bool,
+    /// Its files' owners are seen as the same ids inside, where the container has ids of its own.
+    #[serde(default)]
+    pub idmap: bool,
 }
 
 /// Bounds on what a container may use.

@@ -45,6 +45,7 @@ mod start_stop;
 mod store;
 mod up_down;
 mod uplink6;
+mod userns;
 mod verbs;
 
 use std::path::Path;
