@@ -197,7 +197,13 @@ struct SecurityArgs {
     #[arg(long, value_name = "NAME=SOFT[:HARD]")]
     ulimit: Vec<String>,
     /// Give it ids of its own, so that root inside is nobody on the host; `host` gives it the host's
-    #[arg(long, value_name = "auto|host", num_args = 0..=1, default_missing_value = "auto")]
+    #[arg(
+        long,
+        value_name = "auto|host",
+        num_args = 0..=1,
+        require_equals = true,
+        default_missing_value = "auto"
+    )]
     userns: Option<UsernsWord>,
 }
 

@@ -162,7 +162,7 @@ fn it_is_part_of_what_a_bundle_is() {
     assert!(inspect(&host, "demo")["userns"].is_null());
     let conflict = with(&["--userns"]).error(4, "conflict").to_string();
     assert!(conflict.contains("user namespace of the host (wanted: with the ids "), "{conflict}");
-    with(&["--userns", "auto", "--replace"]).ok();
+    with(&["--userns=auto", "--replace"]).ok();
     let first = first_id(&host, "demo");
     assert_eq!(words(&script(&host, "cat /proc/1/uid_map"))[1], first.to_string());
     assert_eq!(with(&["--userns"]).ok().stdout_json()["changed"], false);
@@ -173,7 +173,7 @@ fn it_is_part_of_what_a_bundle_is() {
     assert_eq!(script(&host, "busybox ping -c 1 localhost >/dev/null 2>&1; id -u").trim(), "0");
     down(&host, "demo");
     // `plan` writes nothing, and takes the same words.
-    host.carboy(&["plan", "demo", "--image", "test-busybox", "--userns"]).ok();
+    host.carboy(&["plan", "--userns", "demo", "--image", "test-busybox"]).ok();
     with(&["--userns=other"]).error(2, "usage");
     host.assert_clean();
 }
