@@ -9,7 +9,7 @@ use ipnet::{Ipv4Net, Ipv6Net};
 use sha2::{Digest, Sha256};
 
 pub use self::view::{BottleView, GuestView};
-use crate::names::{ContainerName, GuestName, NetworkName};
+use crate::names::{ContainerName, GuestName, IfName, NetworkName};
 use crate::net::spec::{
     Bridge, BridgeRules, End, Firewall, GuestPeer, GuestRules, MacAddr, Netns, Passage, PortRules,
     Uplink, Uplink6, Veth,
@@ -62,17 +62,18 @@ pub fn link_group(network: &NetworkName) -> u32 {
 pub fn network(spec: &NetworkSpec) -> Vec<Resource> {
     let bridge = spec.name.bridge();
     let mut resources = vec![Resource::Firewall(Firewall {}), Resource::Passage(Passage {})];
-    if let (Some(device), false) = (&spec.uplink, spec.policy.internal) {
-        resources.push(Resource::Uplink(Uplink { device: device.clone() }));
-    }
-    if let (Some(device), false) = (&spec.uplink6, spec.policy.internal) {
-        resources.push(Resource::Uplink6(Uplink6 { device: device.clone() }));
-    }
+    // An uplink belongs to those who have a way out.
+    let way_out = |device: &Option<IfName>| device.clone().filter(|_| !spec.policy.internal);
+    let (uplink, uplink6) = (way_out(&spec.uplink), way_out(&spec.uplink6));
+    resources.extend(uplink.clone().map(|device| Resource::Uplink(Uplink { device })));
+    resources.extend(uplink6.clone().map(|device| Resource::Uplink6(Uplink6 { device })));
     // The rules before the links: from its first moment a bridge is closed.
     resources.push(Resource::BridgeRules(BridgeRules {
         bridge: bridge.clone(),
         gateway: spec.addresses.gateway(),
         gateway6: spec.addresses6.map(|a| a.gateway()),
+        uplink,
+        uplink6,
         internal: spec.policy.internal,
         egress: spec.policy.egress.clone(),
         host_ports: spec.policy.host_ports.clone(),

@@ -171,7 +171,8 @@ impl Engine {
         let checked = self.check_wish(spec, request, old.as_ref(), replace, unpack, inherited)?;
         self.clear_unreadable(&mut host, &spec.slug)?;
         if checked.another_network {
-            self.clear_bundle(&mut host, name, Some(&spec.slug), STOP_GRACE)?;
+            let links = self.network_links(&request.name);
+            self.clear_bundle_and(&mut host, name, Some(&spec.slug), STOP_GRACE, links)?;
             self.clear_network(&mut host, &request.name)?;
         }
         let old = self.state.bundle(name)?;
@@ -264,7 +265,13 @@ impl Engine {
                 another_network = !differences.is_empty();
                 match (another_network, replace) {
                     (false, _) => record.spec,
-                    (true, true) => self.choose(request)?,
+                    (true, true) => {
+                        self.refuse_other_users(
+                            &request.name,
+                            &self.config.prefix.container(&spec.slug),
+                        )?;
+                        self.choose(request)?
+                    }
                     (true, false) => {
                         let name = request.name.to_string();
                         return Err(Error::Conflict { what: "network", name, differences });
@@ -301,19 +308,11 @@ impl Engine {
         let name = self.config.prefix.container(slug);
         let locks = self.lock_both(&network, &name)?;
         let notes = self.guest_notes(slug);
-        let bundle = self.clear_bundle(&mut self.host(), &name, Some(slug), grace);
-        let others = self.users_of(&network).map(|mut users| {
-            users.retain(|(other, _)| *other != name);
-            users
-        });
-        let removed = match others {
-            Ok(others) if !others.is_empty() => {
-                let users = others.iter().map(|(other, _)| other.to_string()).collect();
-                Err(Error::NetworkInUse { name: network.to_string(), users })
-            }
-            Ok(_) => self.clear_network(&mut self.host(), &network),
-            Err(e) => Err(e),
-        };
+        let alone = self.refuse_other_users(&network, &name);
+        let links = if alone.is_ok() { self.network_links(&network) } else { Vec::new() };
+        let mut host = self.host();
+        let bundle = self.clear_bundle_and(&mut host, &name, Some(slug), grace, links);
+        let removed = alone.and_then(|()| self.clear_network(&mut host, &network));
         let released = self.release_both(&network, &name, locks);
         let changed = bundle.and_then(|bundle| Ok(removed? || bundle));
         let changed = settle(changed, released)?;

@@ -288,7 +288,20 @@ impl Engine {
         slug: Option<&Slug>,
         grace: Duration,
     ) -> Result<bool, Error> {
-        let (recorded, resources) = match self.state.bundle(name) {
+        self.clear_bundle_and(host, name, slug, grace, Vec::new())
+    }
+
+    /// The same with links of a network that is removed next: they go when the bundle's own does, for
+    /// the kernel is slow while it takes a namespace down.
+    pub(super) fn clear_bundle_and(
+        &self,
+        host: &mut KernelHost<'_>,
+        name: &ContainerName,
+        slug: Option<&Slug>,
+        grace: Duration,
+        links: Vec<Resource>,
+    ) -> Result<bool, Error> {
+        let (recorded, mut resources) = match self.state.bundle(name) {
             Ok(Some(record)) => (true, record.resources),
             Ok(None) => (false, self.presumed_bundle(name, slug)?),
             // What it said is lost, what it was about is not: the names follow from the slug.
@@ -304,6 +317,8 @@ impl Engine {
         let ran = container.as_ref().is_some_and(|(_, state)| {
             matches!(ContainerState::read(state), Ok(ContainerState::Running(_)))
         });
+        let port = resources.iter().position(|r| matches!(r, Resource::Veth(_))).unwrap_or(0);
+        resources.splice(port..port, links);
         host.grace = grace;
         let report = reconcile::remove(host, &resources);
         host.grace = Duration::ZERO;

@@ -87,7 +87,6 @@ impl Engine {
             refuse_another_guest(&record.spec, &wanted)?;
         }
         let mut host = self.host();
-        let record = self.follow_uplink(record)?;
         let ensured = self.bring_up(&mut host, record)?;
         let (record, attached) = self.ensure_guest(&mut host, ensured.record, Some(&wanted))?;
         let introduced = self.introduce_guest(&mut host, &record.spec, name)?;

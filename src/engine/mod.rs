@@ -18,6 +18,7 @@ mod ids;
 mod images;
 mod lifecycle;
 mod network;
+mod network_removal;
 mod ports;
 mod pull;
 mod ready;

@@ -1,21 +1,20 @@
 //! Networks: create, remove, and what `up` needs of both.
 
 use std::net::{Ipv4Addr, Ipv6Addr};
-use std::time::Duration;
 
 use ipnet::{Ipv4Net, Ipv6Net};
 
 use super::choice::check_mtu;
 use super::{Engine, Error, rolled_back, settle};
-use crate::host::{HostError, KernelHost};
-use crate::names::{NetworkName, Slug};
+use crate::host::KernelHost;
+use crate::names::{ContainerName, NetworkName};
 use crate::net::overlap::{default_route, default_route6};
 use crate::net::policy::NetworkPolicy;
 use crate::plan;
-use crate::reconcile::{self, Expect, RemoveError, Transaction};
+use crate::reconcile::{self, Expect, Transaction};
 use crate::resource::Resource;
 use crate::spec::{AddressError6, NetworkAddresses, NetworkAddresses6, NetworkSpec};
-use crate::state::{NetworkRecord, Phase, StateError};
+use crate::state::{NetworkRecord, Phase};
 
 /// What is used where the host has no way out to take the value from.
 pub(super) const DEFAULT_MTU: u32 = 1500;
@@ -74,38 +73,11 @@ impl Engine {
         Ok(NetworkReport { name: request.name.clone(), changed })
     }
 
-    /// Removes the network; `force` stops the bundles on it first.
-    ///
-    /// # Errors
-    /// In use, or what could not be removed.
-    pub fn remove_network(&self, name: &NetworkName, force: bool) -> Result<NetworkReport, Error> {
-        Self::require_network_privileges()?;
-        let lock = self.state.lock_network(name)?;
-        let removed = self.remove_network_locked(name, force);
-        let released = self.release_network(name, lock);
-        Ok(NetworkReport { name: name.clone(), changed: settle(removed, released)? })
-    }
-
-    fn remove_network_locked(&self, name: &NetworkName, force: bool) -> Result<bool, Error> {
-        let users = self.users_of(name)?;
-        if !users.is_empty() && !force {
-            let users = users.iter().map(|(container, _)| container.to_string()).collect();
-            return Err(Error::NetworkInUse { name: name.to_string(), users });
-        }
-        for (container, _) in users {
-            let lock = self.state.lock_bundle(&container)?;
-            let removed = self.remove_bundle_locked(&container, None, Duration::ZERO);
-            let released = self.release_bundle(&container, lock);
-            settle(removed, released)?;
-        }
-        self.clear_network(&mut self.host(), name)
-    }
-
     /// The bundles on a network.
     pub(super) fn users_of(
         &self,
         name: &NetworkName,
-    ) -> Result<Vec<(crate::names::ContainerName, Ipv4Addr)>, Error> {
+    ) -> Result<Vec<(ContainerName, Ipv4Addr)>, Error> {
         let all = self.state.bundles()?.into_iter().filter(|(_, record)| record.network == *name);
         Ok(all.filter_map(|(n, r)| r.container().map(|c| (n, c.ip))).collect())
     }
@@ -124,17 +96,17 @@ impl Engine {
             let name = request.name.to_string();
             return Err(Error::Conflict { what: "network", name, differences });
         }
-        let record = self.follow_uplink(record)?;
         self.bring_up(host, record)
     }
 
-    /// Brings a network with a record to its planned state, its guest side included. The caller
-    /// holds the network's lock.
+    /// Brings a network with a record to its planned state, its guest side included, and to the
+    /// host's present way out. The caller holds the network's lock.
     pub(super) fn bring_up(
         &self,
         host: &mut KernelHost<'_>,
         record: NetworkRecord,
     ) -> Result<Ensured, Error> {
+        let (record, unplanned) = self.follow_uplink(record)?;
         let expect = match record.phase {
             Phase::Done => Expect::Existing,
             Phase::Applying => Expect::Fresh,
@@ -147,6 +119,10 @@ impl Engine {
         let changed = !transaction.changes().is_empty();
         let record = NetworkRecord { phase: Phase::Done, ..record };
         let settled = applied.map_err(Error::from).and_then(|()| {
+            let left = reconcile::remove(host, &unplanned).errors;
+            if !left.is_empty() {
+                return Err(Error::Left { name: record.spec.name.to_string(), left });
+            }
             if changed || expect == Expect::Fresh {
                 self.state.write_network(&record)?;
             }
@@ -164,22 +140,29 @@ impl Engine {
         Ok(Ensured { record, fresh: false, changed })
     }
 
-    /// The record with the devices that lead out now: the host's default route may have moved.
-    /// Forwarding on the old device goes with the last bottle.
-    pub(super) fn follow_uplink(&self, record: NetworkRecord) -> Result<NetworkRecord, Error> {
+    /// The record with the devices that lead out now, for the host's default route may have moved, and
+    /// the uplinks that are not in its plan any more.
+    fn follow_uplink(
+        &self,
+        record: NetworkRecord,
+    ) -> Result<(NetworkRecord, Vec<Resource>), Error> {
         let uplink = default_route()?.map(|route| route.device);
         let uplink6 = match record.spec.addresses6 {
             Some(_) => default_route6()?.map(|route| route.device),
             None => None,
         };
         if (&uplink, &uplink6) == (&record.spec.uplink, &record.spec.uplink6) {
-            return Ok(record);
+            return Ok((record, Vec::new()));
         }
         let spec = NetworkSpec { uplink, uplink6, ..record.spec };
         let resources = plan::network(&spec);
+        let mut unplanned = record.resources;
+        unplanned.retain(|r| {
+            matches!(r, Resource::Uplink(_) | Resource::Uplink6(_)) && !resources.contains(r)
+        });
         let record = NetworkRecord { phase: Phase::Applying, spec, resources };
         self.state.write_network(&record)?;
-        Ok(record)
+        Ok((record, unplanned))
     }
 
     fn make_network(
@@ -212,69 +195,6 @@ impl Engine {
         }
         drop(guard);
         Ok(Ensured { record, fresh: true, changed: true })
-    }
-
-    /// Removes what there is of the network, with a record or without. The caller holds its lock.
-    pub(super) fn clear_network(
-        &self,
-        host: &mut KernelHost<'_>,
-        name: &NetworkName,
-    ) -> Result<bool, Error> {
-        let (recorded, resources) = match self.state.network(name) {
-            Ok(Some(record)) => (true, record.resources),
-            Ok(None) => (false, self.presumed_network(name)?),
-            // What it said is lost, what it was about is not: the names follow from the slug.
-            Err(StateError::Unreadable { .. }) => (true, self.presumed_network(name)?),
-            Err(e) => return Err(e.into()),
-        };
-        let (removed, left) = self.remove_network_resources(host, &resources)?;
-        if !left.is_empty() {
-            return Err(Error::Left { name: name.to_string(), left });
-        }
-        self.state.forget_network(name)?;
-        Ok(removed || recorded)
-    }
-
-    fn remove_network_resources(
-        &self,
-        host: &mut KernelHost<'_>,
-        resources: &[Resource],
-    ) -> Result<(bool, Vec<RemoveError<HostError>>), Error> {
-        let (shared, own) = resources.split_at(plan::shared_count(resources));
-        // The links without the host's lock: their removal takes tens of milliseconds.
-        let mut report = reconcile::remove(host, own);
-        let guard = self.state.lock_host()?;
-        let rest = reconcile::remove(host, shared);
-        drop(guard);
-        report.errors.extend(rest.errors);
-        let removed = !report.removed.is_empty() || !rest.removed.is_empty();
-        Ok((removed, report.errors))
-    }
-
-    fn presumed_network(&self, name: &NetworkName) -> Result<Vec<Resource>, Error> {
-        Ok(plan::network(&self.presumed_spec(name)?))
-    }
-
-    /// A network of which only the name is known. Its addresses do not matter: links and firewall
-    /// entries are found by their names.
-    pub(super) fn presumed_spec(&self, name: &NetworkName) -> Result<NetworkSpec, Error> {
-        let subnet = self.config.pool.candidates(name.as_str()).next();
-        let subnet = subnet.ok_or(Error::PoolExhausted { pool: self.config.pool.range })?;
-        let prefix = format!("{}-bundle-", self.config.prefix);
-        let slug = name.as_str().strip_prefix(&prefix).and_then(|s| Slug::new(s).ok());
-        let mut spec = NetworkSpec {
-            name: name.clone(),
-            addresses: NetworkAddresses::new(subnet, None)?,
-            addresses6: None,
-            policy: NetworkPolicy::default(),
-            log_group: None,
-            mtu: DEFAULT_MTU,
-            uplink: default_route()?.map(|r| r.device),
-            uplink6: default_route6()?.map(|r| r.device),
-            guest: None,
-        };
-        spec.guest = slug.map(|slug| self.presumed_guest(&slug, &spec));
-        Ok(spec)
     }
 }
 

@@ -114,7 +114,6 @@ impl Engine {
         let record =
             network_record.ok_or_else(|| Error::NoNetwork { name: network.to_string() })?;
         let mut host = self.host();
-        let record = self.follow_uplink(record)?;
         let mut changed = self.bring_up(&mut host, record)?.changed;
         if let Some(record) = bundle_record {
             host.netns = record.container().map(live_netns).transpose()?.flatten();

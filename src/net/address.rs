@@ -46,6 +46,17 @@ pub(crate) fn add_address(index: u32, address: IpNet, claimed: bool) -> Request 
     request("add the address of", CREATE, RouteNetlinkMessage::NewAddress(message))
 }
 
+pub(crate) fn delete_address(index: u32, address: IpNet) -> Request {
+    let mut message = AddressMessage::default();
+    message.header.family = family(address.addr());
+    message.header.prefix_len = address.prefix_len();
+    message.header.index = index;
+    message.attributes.push(AddressAttribute::Local(address.addr()));
+    // One that is added twice may have gone with the other.
+    request("delete an address of", CHANGE, RouteNetlinkMessage::DelAddress(message))
+        .forgiving(libc::EADDRNOTAVAIL)
+}
+
 /// The addresses of one interface, or of all if `index` is 0.
 pub(crate) fn dump_addresses(index: u32, family: AddressFamily) -> Request {
     let mut message = AddressMessage::default();

@@ -19,6 +19,7 @@ use crate::net::link;
 use crate::net::netlink::{self, Request, Route};
 use crate::net::spec::Bridge;
 use crate::net::sysctl;
+use crate::net::unlink::unlink;
 use crate::presence::{Creation, Drift, Presence, Removal};
 
 /// What the kernel lacks if it does not know the link type.
@@ -57,6 +58,7 @@ async fn configure(route: &mut Route, spec: &Bridge, index: u32) -> Result<(), E
     let mut requests = vec![
         link::no_link_local(index),
         link::set_alias(index, ALIAS),
+        link::set_mtu(index, spec.mtu),
         link::set_forwarding(index, 1, Some(RP_FILTER_STRICT)),
     ];
     requests.extend(gateways(spec).map(|gateway| address::add_address(index, gateway, true)));
@@ -174,39 +176,28 @@ fn repair_requests(spec: &Bridge, index: u32, part: Part) -> Vec<Request> {
         Part::Options => return link::set_bridge_options(index).into(),
         Part::LinkLocal => link::no_link_local(index),
         Part::Forwarding => link::set_forwarding(index, 1, Some(RP_FILTER_STRICT)),
+        Part::Stranger(address) => address::delete_address(index, address),
         Part::Address(gateway) => address::add_address(index, gateway, true),
         Part::Up => link::set_up(index),
         Part::Mtu | Part::Altname | Part::Ipv6 | Part::Route(_) => return Vec::new(),
     }]
 }
 
-/// Removes the bridge if it is ours; its ports stay. Takes some tens of milliseconds, for the
-/// kernel waits until nobody uses the device.
+/// Removes the bridge if it is ours; its ports stay.
 ///
 /// # Errors
 /// What the kernel said.
 pub fn remove(spec: &Bridge) -> Result<Removal, Error> {
     netlink::run(&object(spec), FEATURE, async |route| match find(route, spec).await? {
-        Some(link) if is_ours(&link, spec) => match route.one(link::delete(link.index)).await? {
-            Ok(_) => Ok(Removal::Removed),
-            Err(Refusal { errno: libc::ENODEV, .. }) => Ok(Removal::Absent),
-            Err(refusal) => Err(route.refused("delete", refusal)),
-        },
+        Some(link) if is_ours(&link, spec) => {
+            unlink(route, &object(spec), FEATURE, link.index).await
+        }
         _ => Ok(Removal::Absent),
     })
 }
 
 /// Whether any bottle's bridge is there: the firewall's own sets may have been flushed.
 pub(crate) fn any_left() -> Result<bool, Error> {
-    any_bridge(|_| true)
-}
-
-/// The same for bridges with IPv6.
-pub(crate) fn any_left_with_ipv6() -> Result<bool, Error> {
-    any_bridge(|link| link.ipv6_disabled == Some(false))
-}
-
-fn any_bridge(wanted: fn(&Link) -> bool) -> Result<bool, Error> {
     netlink::run("the shared resources", FEATURE, async |route| {
         let request = link::dump_bridges();
         let operation = request.operation;
@@ -214,9 +205,7 @@ fn any_bridge(wanted: fn(&Link) -> bool) -> Result<bool, Error> {
         Ok(messages.into_iter().any(|m| match m {
             RouteNetlinkMessage::NewLink(message) => {
                 let link = Link::from(message);
-                link.name.starts_with(BRIDGE_IFNAME_PREFIX)
-                    && link.alias.as_deref() == Some(ALIAS)
-                    && wanted(&link)
+                link.name.starts_with(BRIDGE_IFNAME_PREFIX) && link.alias.as_deref() == Some(ALIAS)
             }
             _ => false,
         }))

@@ -92,6 +92,8 @@ pub(crate) enum Part {
     Ipv6,
     Forwarding,
     Up,
+    /// One that is not the bridge's own.
+    Stranger(IpNet),
     Address(IpNet),
     Route(IpNet),
 }
@@ -134,6 +136,11 @@ pub(crate) fn differences(spec: &Bridge, seen: &Seen) -> Differences<Part> {
     let strict = i32::try_from(RP_FILTER_STRICT).unwrap_or(i32::MAX);
     found.expect_if_known(Part::Forwarding, name("rp_filter"), strict, link.rp_filter);
     found.expect(Part::Up, name("state"), "up", Some(if link.up { "up" } else { "down" }));
+    // Before the own ones: with an address the kernel deletes those of its range that came later.
+    for address in seen.addresses.iter().filter(|a| gateways(spec).all(|own| own != **a)) {
+        let resource = format!("{} {address}", name(family(*address, "inet")));
+        found.expect(Part::Stranger(*address), resource, "absent", Some("present"));
+    }
     // The kernel takes IPv6 addresses from a link that goes down: they come after `Up`.
     for wanted in gateways(spec) {
         let address = seen.addresses.iter().find(|a| **a == wanted).copied();
@@ -204,12 +211,13 @@ mod tests {
         type Break = fn(&mut Seen);
         let spec = spec();
         assert_eq!(differences(&spec, &seen(&spec)).into_presence(), Presence::Present);
-        let cases: [(Break, &str); 7] = [
+        let cases: [(Break, &str); 8] = [
             (|s| s.link.mtu = 1400, "bridge cb-x mtu"),
             (|s| s.link.mac = None, "bridge cb-x address"),
             (|s| s.link.altnames.clear(), "bridge cb-x altname"),
             (|s| s.link.up = false, "bridge cb-x state"),
             (|s| s.addresses.clear(), "bridge cb-x inet"),
+            (|s| s.addresses.push("10.0.0.1/8".parse().unwrap()), "bridge cb-x inet 10.0.0.1/8"),
             (|s| s.routes.clear(), "bridge cb-x route"),
             (|s| s.link.ipv6_disabled = Some(false), "bridge cb-x IPv6"),
         ];

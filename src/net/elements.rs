@@ -1,12 +1,13 @@
 //! What the tables hold about one bridge or port as a resource: elements of the shared sets, and
 //! chains of its own.
 
+use crate::names::IfName;
 use crate::net::chain_diff::{self, chain_name};
 use crate::net::diff::Differences;
 use crate::net::error::{Error, Refusal};
 use crate::net::nft::{self, Transaction};
 use crate::net::nft_read::{Reader, SeenElement};
-use crate::net::ruleset::{Chain, DROPS, Element, Entries, Family, Reason, TABLE, Way};
+use crate::net::ruleset::{Chain, DROPS, Element, Entries, Family, Reason, TABLE, Way, ifname_of};
 use crate::presence::{Creation, Drift, Presence, Removal};
 
 /// Adds all entries in one transaction, if none is there.
@@ -69,7 +70,7 @@ fn look(object: &str, wanted: &Entries, unwanted: &Entries) -> Result<Look, Erro
     let seen = reader.look_up(&all)?;
     for (number, (element, is)) in all.iter().zip(&seen).enumerate() {
         let want = (number < wanted.elements.len()).then_some(element);
-        let resource = format!("{object}: {}", element_name(element));
+        let resource = format!("{object}: {}", element_name(element, want.is_some()));
         let (part, is) = (Part::Element(number), is.as_ref().map(|is| is.way.as_ref()));
         found.expect(part, resource, word(want.map(|e| e.way.as_ref())), Some(word(is)));
     }
@@ -101,13 +102,33 @@ fn word(element: Option<Option<&Way>>) -> String {
     }
 }
 
-/// The set, and for counters, of which there are many, the reason.
-fn element_name(element: &Element) -> String {
+/// The set, and what tells the element from others: for counters the reason; of what is too much,
+/// which may be anything, the whole key.
+fn element_name(element: &Element, is_wanted: bool) -> String {
     let reason = element.key.last_chunk().map(|mark| u32::from_ne_bytes(*mark));
     match reason.and_then(Reason::of_mark).filter(|_| element.set == DROPS) {
         Some(reason) => format!("set {} {reason}", element.set),
-        None => format!("set {}", element.set),
+        None if is_wanted => format!("set {}", element.set),
+        None => format!("set {} {}", element.set, element.key_words()),
     }
+}
+
+/// What the sets have of an interface, whose name their keys begin with, and is not wanted. Only a
+/// listing shows it.
+pub(crate) fn beside(
+    reader: &Reader,
+    family: Family,
+    sets: &[&'static str],
+    interface: &IfName,
+    wanted: &Entries,
+) -> Result<Vec<Element>, Error> {
+    let mut found = Vec::new();
+    for set in sets {
+        let listed = reader.elements(family, set)?.into_iter();
+        let own = listed.filter(|e| ifname_of(&e.key).as_ref() == Some(interface));
+        found.extend(own.filter(|e| !wanted.elements.iter().any(|w| w.is_place_of(e))));
+    }
+    Ok(found)
 }
 
 /// Compares what is wanted and what must not be with the tables; absent if there is none of either.

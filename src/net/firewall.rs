@@ -11,7 +11,7 @@ use crate::net::error::{Error, Refusal};
 use crate::net::firewall_look::{self as look, Seen};
 use crate::net::nft::{self, Transaction};
 use crate::net::nft_read::Reader;
-use crate::net::ruleset::{Chain, Family, TABLE, Table, is_own_chain, tables};
+use crate::net::ruleset::{BRIDGES, Chain, Family, TABLE, Table, is_own_chain, tables};
 use crate::net::spec::Firewall;
 use crate::presence::{Creation, Drift, Presence, Removal};
 
@@ -148,17 +148,18 @@ fn clear_chains(transaction: &mut Transaction, table: &Table, seen: &Seen, names
 /// What the kernel said.
 pub fn remove(_spec: &Firewall) -> Result<Removal, Error> {
     let reader = Reader::open()?;
+    if in_use(&reader)? || bridge::any_left()? {
+        return Ok(Removal::Absent);
+    }
     let mut transaction = Transaction::new(object(), "remove");
     let mut there = false;
-    for table in tables() {
-        let Some(seen) = look::look(&reader, &table)? else { continue };
-        if !seen.is_ours() {
-            continue;
+    for family in FAMILIES {
+        if look::is_ours(&reader, family)? {
+            there = true;
+            transaction.delete_table(family);
         }
-        there = true;
-        transaction.delete_table(table.family);
     }
-    if !there || in_use(&reader)? || bridge::any_left()? {
+    if !there {
         return Ok(Removal::Absent);
     }
     match transaction.commit()? {
@@ -168,8 +169,11 @@ pub fn remove(_spec: &Firewall) -> Result<Removal, Error> {
     }
 }
 
-/// Whether any set has an element.
+/// Whether any set has an element; the first to be looked at is that of the bridges.
 fn in_use(reader: &Reader) -> Result<bool, Error> {
+    if !reader.elements(Family::Inet, BRIDGES)?.is_empty() {
+        return Ok(true);
+    }
     for table in tables() {
         for set in &table.sets {
             if !reader.elements(table.family, set.name)?.is_empty() {

@@ -70,7 +70,18 @@ pub(crate) fn get_table(
 
 /// Reads a table: its sets and the chains that every bottle shares, but no bottle's own.
 pub(crate) fn look(reader: &Reader, table: &Table) -> Result<Option<Seen>, Error> {
-    let family = table.family;
+    let Some(seen) = look_at_sets(reader, table.family)? else { return Ok(None) };
+    let names: Vec<_> = table.chains.iter().map(|c| (table.family, c.name.as_ref())).collect();
+    let chains = reader.chains(&names)?.into_iter().flatten().collect();
+    Ok(Some(Seen { chains, ..seen }))
+}
+
+/// Whether the table is there and ours.
+pub(crate) fn is_ours(reader: &Reader, family: Family) -> Result<bool, Error> {
+    Ok(look_at_sets(reader, family)?.is_some_and(|seen| seen.is_ours()))
+}
+
+fn look_at_sets(reader: &Reader, family: Family) -> Result<Option<Seen>, Error> {
     let Some(answer) = get_table(reader, family)? else { return Ok(None) };
     let mut seen = Seen { comment: table_comment(&answer), ..Seen::default() };
     let attributes = vec![SetAttribute::Table(TABLE.to_owned())];
@@ -80,8 +91,6 @@ pub(crate) fn look(reader: &Reader, table: &Table) -> Result<Option<Seen>, Error
             seen.sets.push(seen_set(attributes));
         }
     }
-    let names: Vec<_> = table.chains.iter().map(|c| (family, c.name.as_ref())).collect();
-    seen.chains = reader.chains(&names)?.into_iter().flatten().collect();
     Ok(Some(seen))
 }
 

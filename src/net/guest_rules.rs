@@ -1,15 +1,13 @@
 //! What the shared firewall tables hold about a guest's port: the one bundle it may reach, that
 //! bundle's open ports, and what was dropped of it.
 //!
-//! Unlike a bundle's entries these are read by listing the guests' sets, too: an entry too many
-//! would open a port, and only a list shows it.
+//! As a bundle's entries these are read by listing the guests' sets, too: an entry too many would
+//! open a port, and only a list shows it.
 
 use crate::net::elements;
 use crate::net::error::Error;
 use crate::net::nft_read::Reader;
-use crate::net::ruleset::{
-    Entries, Family, GUEST_SETS, guest_entries, guest_leftover_chains, ifname_of,
-};
+use crate::net::ruleset::{Entries, Family, GUEST_SETS, guest_entries, guest_leftover_chains};
 use crate::net::spec::GuestRules;
 use crate::presence::{Creation, Drift, Presence, Removal};
 
@@ -19,13 +17,10 @@ fn object(spec: &GuestRules) -> String {
 
 /// What is there of the guest's and must not be.
 fn leftovers(spec: &GuestRules, wanted: &Entries) -> Result<Entries, Error> {
-    let reader = Reader::open()?;
     let mut found = guest_leftover_chains(spec);
-    for set in GUEST_SETS {
-        let listed = reader.elements(Family::Bridge, set)?.into_iter();
-        let own = listed.filter(|e| ifname_of(&e.key).as_ref() == Some(&spec.veth));
-        found.elements.extend(own.filter(|e| !wanted.elements.contains(e)));
-    }
+    let reader = Reader::open()?;
+    let beside = elements::beside(&reader, Family::Bridge, &GUEST_SETS, &spec.veth, wanted)?;
+    found.elements.extend(beside);
     Ok(found)
 }
 

@@ -25,18 +25,18 @@ pub(crate) fn request(
     flags: u16,
     message: RouteNetlinkMessage,
 ) -> Request {
-    Request { operation, flags, message }
+    Request { operation, flags, message, forgiven: None }
 }
 
 fn change(operation: &'static str, message: LinkMessage) -> Request {
     request(operation, CHANGE, RouteNetlinkMessage::NewLink(message))
 }
 
-/// Creates the bridge; the answer holds its index.
+/// Creates the bridge; the answer holds its index. Its MTU is a message of its own: one that is part of
+/// this does not count as wanted, and goes back to 1500 when the last port leaves.
 pub(crate) fn create_bridge(spec: &Bridge) -> Request {
     let message = LinkBridge::new(spec.name.as_str())
         .address(spec.mac.octets().to_vec())
-        .mtu(spec.mtu)
         .link_group(spec.group)
         .stp_state(BridgeStpState::Disabled)
         .forward_delay(0)
@@ -167,12 +167,13 @@ pub(crate) fn delete_altname(index: u32, name: &str) -> Request {
     request("delete the altname of", CHANGE, RouteNetlinkMessage::DelLinkProp(message))
 }
 
-/// No link-local address is generated when the link comes up.
+/// No link-local address is generated when the link comes up. A kernel without IPv6, and a link whose
+/// MTU is too small for it, have none to generate.
 pub(crate) fn no_link_local(index: u32) -> Request {
     let none = AfSpecInet6::AddrGenMode(In6AddrGenMode::None);
     let spec = LinkAttribute::AfSpecUnspec(vec![AfSpecUnspec::Inet6(vec![none])]);
     let message = LinkUnspec::new_with_index(index).append_extra_attribute(spec).build();
-    change("turn IPv6 link-local addresses off for", message)
+    change("turn IPv6 link-local addresses off for", message).forgiving(libc::EAFNOSUPPORT)
 }
 
 /// `net.ipv4.conf.<link>.forwarding` (0 is off, all else on), and `rp_filter` (loose is 2, strict 1) where given.

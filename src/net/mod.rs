@@ -40,6 +40,7 @@ pub mod port_rules;
 pub mod ruleset;
 pub mod spec;
 mod sysctl;
+mod unlink;
 pub mod uplink;
 pub mod uplink6;
 pub mod veth;

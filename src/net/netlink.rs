@@ -1,7 +1,8 @@
 //! Route netlink: each call gets a thread of its own with a current-thread tokio runtime on it.
 //!
 //! A thread of its own, because a netlink handler runs inside sendmsg(2): deleting a link stalls
-//! the calling thread for tens of milliseconds, which must not be a thread of somebody's runtime.
+//! the calling thread for tens of milliseconds ([`unlink`](crate::net::unlink) has a thread for that
+//! alone), which must not be a thread of somebody's runtime.
 //! It is also what makes it safe to enter another namespace: the thread is thrown away.
 //!
 //! The sockets check strictly (`NETLINK_GET_STRICT_CHK`), so that the kernel filters dumps, and ask
@@ -41,6 +42,15 @@ pub(crate) struct Request {
     pub(crate) operation: &'static str,
     pub(crate) flags: u16,
     pub(crate) message: RouteNetlinkMessage,
+    /// The errno that says that there is nothing to do.
+    pub(crate) forgiven: Option<i32>,
+}
+
+impl Request {
+    /// The same, and it is as well if the kernel answers with this errno.
+    pub(crate) fn forgiving(self, errno: i32) -> Self {
+        Self { forgiven: Some(errno), ..self }
+    }
 }
 
 /// What the kernel answered to one request.
@@ -97,12 +107,15 @@ impl Route {
         Ok(answers)
     }
 
-    /// Sends all requests at once; the first refusal becomes the error.
+    /// Sends all requests at once; the first refusal that is not forgiven becomes the error.
     pub(crate) async fn all(&mut self, requests: Vec<Request>) -> Result<(), Error> {
-        let operations: Vec<_> = requests.iter().map(|r| r.operation).collect();
-        for (answer, operation) in self.send(requests).await?.into_iter().zip(operations) {
-            if let Err(refusal) = answer {
-                return Err(self.refused(operation, refusal));
+        let words: Vec<_> = requests.iter().map(|r| (r.operation, r.forgiven)).collect();
+        for (answer, (operation, forgiven)) in self.send(requests).await?.into_iter().zip(words) {
+            match answer {
+                Err(refusal) if Some(refusal.errno) != forgiven => {
+                    return Err(self.refused(operation, refusal));
+                }
+                _ => {}
             }
         }
         Ok(())
@@ -119,7 +132,7 @@ impl Route {
         Error::netlink(&self.object, operation, self.feature, refusal)
     }
 
-    fn closed(&self) -> Error {
+    pub(crate) fn closed(&self) -> Error {
         Error::answer(&self.object, "the netlink socket closed")
     }
 }

@@ -187,10 +187,11 @@ impl Transaction {
         /// The subsystem a batch is for stands in the header's resource id.
         const NFNL_SUBSYS_NFTABLES: u16 = 10;
         let Self { object, operation, messages } = self;
-        // Closing the socket waits for what was deleted.
-        let closing_waits = messages.iter().any(is_deletion);
         if messages.is_empty() {
             return Ok(Ok(()));
+        }
+        if messages.iter().any(is_deletion) {
+            Connection::deletes();
         }
         let control = |inner: ControlMessage| {
             message(NetfilterProtoFamily::Unspec, NFNL_SUBSYS_NFTABLES, inner, 0)
@@ -203,7 +204,7 @@ impl Transaction {
         }
         batch.push(control(ControlMessage::BatchEnd));
         let mut acknowledged = false;
-        let connection = Connection::open(&object, operation, closing_waits)?;
+        let connection = Connection::open(&object, operation)?;
         for reply in connection.exchange(&object, operation, batch)? {
             if let NetlinkPayload::Error(e) = reply.payload {
                 match e.code {

@@ -100,6 +100,7 @@ fn meta_key(key: Meta) -> MetaKey {
     match key {
         Meta::Iifname => MetaKey::Iifname,
         Meta::Oifname => MetaKey::Oifname,
+        Meta::Oifkind => MetaKey::Oifkind,
         Meta::Nfproto => MetaKey::Nfproto,
         Meta::L4proto => MetaKey::L4Proto,
         Meta::Mark => MetaKey::Mark,
@@ -238,6 +239,7 @@ fn decode_meta(attributes: &[MetaAttribute]) -> Option<Expression> {
             MetaAttribute::SourceRegister(r) if word_number(*r) == 0 => sets = true,
             MetaAttribute::Key(MetaKey::Iifname) => key = Some(Meta::Iifname),
             MetaAttribute::Key(MetaKey::Oifname) => key = Some(Meta::Oifname),
+            MetaAttribute::Key(MetaKey::Oifkind) => key = Some(Meta::Oifkind),
             MetaAttribute::Key(MetaKey::Nfproto) => key = Some(Meta::Nfproto),
             MetaAttribute::Key(MetaKey::L4Proto) => key = Some(Meta::L4proto),
             MetaAttribute::Key(MetaKey::Mark) => key = Some(Meta::Mark),

@@ -4,6 +4,7 @@
 //! the call returns will not come.
 
 use std::io;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 
 use netlink_packet_core::{NLM_F_DUMP, NetlinkMessage, NetlinkPayload};
@@ -24,23 +25,20 @@ const LARGE: usize = 64 * 1024;
 /// The header of a netlink message.
 const HEADER: usize = 16;
 
+/// Whether this process has deleted anything. From then on any of its sockets may have to wait when it
+/// is closed.
+static HAS_DELETED: AtomicBool = AtomicBool::new(false);
+
 /// A socket that nobody waits for when it is closed.
 ///
-/// After something was deleted, closing the socket waits for the kernel to free it, which takes
-/// an RCU grace period: 7 to 25 ms. The change itself is done when it is acknowledged, so the
-/// closing is left to a thread of its own.
-pub(crate) struct Connection {
-    socket: Option<Socket>,
-    closing_waits: bool,
-}
+/// After something was deleted, closing a socket of nf_tables, whichever, waits for the kernel to free
+/// it, which takes an RCU grace period: 7 to 25 ms. The change itself is done when it is
+/// acknowledged, so the closing is left to a thread of its own.
+pub(crate) struct Connection(Option<Socket>);
 
 impl Connection {
     /// Opens a socket in the caller's network namespace. The words are for errors.
-    pub(crate) fn open(
-        object: &str,
-        operation: &'static str,
-        closing_waits: bool,
-    ) -> Result<Self, Error> {
+    pub(crate) fn open(object: &str, operation: &'static str) -> Result<Self, Error> {
         let open = || {
             let mut socket = Socket::new(NETLINK_NETFILTER)?;
             socket.bind_auto()?;
@@ -48,13 +46,18 @@ impl Connection {
             socket.set_ext_ack(true)?;
             socket.set_cap_ack(true)?;
             socket.set_non_blocking(true)?;
-            Ok(Self { socket: Some(socket), closing_waits })
+            Ok(Self(Some(socket)))
         };
         open().map_err(|e| failed(object, operation, &e))
     }
 
     fn get(&self) -> &Socket {
-        self.socket.as_ref().expect("the socket is there until the drop")
+        self.0.as_ref().expect("the socket is there until the drop")
+    }
+
+    /// To be said before something is deleted.
+    pub(crate) fn deletes() {
+        HAS_DELETED.store(true, Ordering::Relaxed);
     }
 
     /// Sends the messages in one datagram and reads all replies.
@@ -104,7 +107,8 @@ impl Connection {
 
 impl Drop for Connection {
     fn drop(&mut self) {
-        let Some(socket) = self.socket.take().filter(|_| self.closing_waits) else { return };
+        let waits = HAS_DELETED.load(Ordering::Relaxed);
+        let Some(socket) = self.0.take().filter(|_| waits) else { return };
         // Without a thread to be had the closure, and with it the socket, is dropped right here.
         let _ =
             thread::Builder::new().name("carboy-nft-close".to_owned()).spawn(move || drop(socket));
@@ -143,7 +147,12 @@ fn split(datagram: &[u8]) -> Vec<&[u8]> {
 
 fn is_done(message: &[u8]) -> bool {
     const NLMSG_DONE: u16 = 3;
-    message.get(4..6) == Some(&NLMSG_DONE.to_ne_bytes())
+    kind_of(message) == Some(NLMSG_DONE)
+}
+
+/// The type of a message.
+pub(crate) fn kind_of(message: &[u8]) -> Option<u16> {
+    message.get(4..6)?.first_chunk().map(|bytes| u16::from_ne_bytes(*bytes))
 }
 
 fn serialize(messages: Vec<Message>) -> Vec<u8> {

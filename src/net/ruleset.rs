@@ -19,12 +19,14 @@ use std::borrow::Cow;
 
 pub use element::{
     Element, Way, bridge_element, drop_element, guarded_element, guarded6_element, ifname_of,
+    uplink_of,
 };
 pub use entries::{
-    Entries, bridge_entries, bridge_leftovers, is_own_chain, port_entries, port_leftovers,
+    BRIDGE_SETS, Entries, bridge_entries, bridge_leftovers, is_own_chain, port_entries,
+    port_leftovers,
 };
 pub use expression::{Conntrack, Expression, Header, Meta};
-pub use guest::{GUEST_SETS, guest_entries, guest_leftover_chains};
+pub use guest::{GUEST_SETS, guest_entries, guest_leftover_chains, is_of_guest};
 pub use reason::Reason;
 
 /// The name of both tables.
@@ -43,10 +45,13 @@ pub const WAYS: &str = "ways";
 pub const HOST_PORTS: &str = "host_ports";
 /// Every bottle's bridge: while there is one, the shared tables stay.
 pub const BRIDGES: &str = "bridges";
+/// Bridges and the device they go out through: `iifname . oifname`. While a device is in it,
+/// forwarding stays on there.
+pub const UPLINKS: &str = "uplinks";
+/// The same for IPv6.
+pub const UPLINKS6: &str = "uplinks6";
 /// Devices on which carboy turned forwarding on.
 pub const GUARDED: &str = "guarded";
-/// Bridges with IPv6: while there is one, forwarding of IPv6 stays on.
-pub const BRIDGES6: &str = "bridges6";
 /// Devices on which carboy turned forwarding of IPv6 on.
 pub const GUARDED6: &str = "guarded6";
 /// Ports and what may come from them: `iifname . ether saddr . ip saddr`.

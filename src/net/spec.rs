@@ -144,6 +144,12 @@ pub struct BridgeRules {
     /// The bridge's own IPv6 address.
     #[serde(default)]
     pub gateway6: Option<Ipv6Addr>,
+    /// The device that leads out.
+    #[serde(default)]
+    pub uplink: Option<IfName>,
+    /// The same for IPv6.
+    #[serde(default)]
+    pub uplink6: Option<IfName>,
     /// No way out of the bridge at all.
     pub internal: bool,
     /// The only ways out; every one if `None`.

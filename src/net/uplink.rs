@@ -4,11 +4,14 @@
 //! turns it on, the device goes into the firewall's set of guarded devices first, which keeps the
 //! host from routing for others. It is turned on with the value 2, which the kernel takes as on:
 //! so whose doing it was is known even after somebody's `nft flush ruleset`, or after somebody
-//! wrote a 1 there because the host is to be a router after all. The caller must hold the
-//! host-wide lock that [`net`](crate::net) asks for.
+//! wrote a 1 there because the host is to be a router after all.
+//!
+//! A device belongs to the bridges that go out through it, which the firewall's set of uplinks
+//! tells. The caller must hold the host-wide lock that [`net`](crate::net) asks for.
+
+use std::collections::HashSet;
 
 use crate::names::IfName;
-use crate::net::bridge;
 use crate::net::diff::Differences;
 use crate::net::elements;
 use crate::net::error::{Error, Refusal};
@@ -17,7 +20,9 @@ use crate::net::link;
 use crate::net::netlink::{self, Route};
 use crate::net::nft::{self, Transaction};
 use crate::net::nft_read::Reader;
-use crate::net::ruleset::{BRIDGES, Family, GUARDED, guarded_element, ifname_of};
+use crate::net::ruleset::{
+    Element, Family, GUARDED, UPLINKS, guarded_element, ifname_of, uplink_of,
+};
 use crate::net::spec::Uplink;
 use crate::presence::{Creation, Drift, Presence, Removal};
 
@@ -129,22 +134,43 @@ pub fn repair(spec: &Uplink, _drift: &[Drift]) -> Result<(), Error> {
     }
 }
 
-/// Turns forwarding off again, once no bottle's bridge is left, on every device on which carboy
-/// turned it on: the default route may have moved between two bottles. A device that is gone is
-/// forgotten.
+/// Devices through which no bridge goes out any more.
+pub(crate) struct Unused {
+    pub(crate) devices: Vec<IfName>,
+    /// Those of them that are guarded.
+    pub(crate) elements: Vec<Element>,
+}
+
+/// Of the devices in the set `guarded`, and this one, those that the set `uplinks` does not speak of.
+pub(crate) fn unused(
+    guarded: &'static str,
+    uplinks: &'static str,
+    device: &IfName,
+) -> Result<Unused, Error> {
+    let reader = Reader::open()?;
+    let used: Vec<_> = reader.elements(Family::Inet, uplinks)?;
+    let used: HashSet<_> = used.iter().filter_map(|e| uplink_of(&e.key)).collect();
+    let is_used = |device: &IfName| used.contains(device);
+    let mut elements = reader.elements(Family::Inet, guarded)?;
+    elements.retain(|e| !ifname_of(&e.key).is_some_and(|device| is_used(&device)));
+    let mut devices: Vec<_> = elements.iter().filter_map(|e| ifname_of(&e.key)).collect();
+    if !devices.contains(device) && !is_used(device) {
+        devices.push(device.clone());
+    }
+    Ok(Unused { devices, elements })
+}
+
+/// Turns forwarding off again where carboy turned it on, once no bridge goes out through the device.
+/// That holds for every device, not only the spec's: the default route may have moved. A device that
+/// is gone is forgotten.
+///
+/// After somebody's `nft flush ruleset` nobody is known to use a device. That takes no way out from
+/// anybody: without the firewall's masquerade there is none until the bottle's next `up`.
 ///
 /// # Errors
 /// What the kernel said.
 pub fn remove(spec: &Uplink) -> Result<Removal, Error> {
-    let reader = Reader::open()?;
-    if !reader.elements(Family::Inet, BRIDGES)?.is_empty() || bridge::any_left()? {
-        return Ok(Removal::Absent);
-    }
-    let guarded = reader.elements(Family::Inet, GUARDED)?;
-    let mut devices: Vec<_> = guarded.iter().filter_map(|e| ifname_of(&e.key)).collect();
-    if !devices.contains(&spec.device) {
-        devices.push(spec.device.clone());
-    }
+    let Unused { devices, elements } = unused(GUARDED, UPLINKS, &spec.device)?;
     let turned_off = netlink::run(&object(&spec.device), FEATURE, async |route| {
         let mut any = false;
         for device in &devices {
@@ -156,7 +182,7 @@ pub fn remove(spec: &Uplink) -> Result<Removal, Error> {
         }
         Ok(any)
     })?;
-    let forgotten = elements::remove(&object(&spec.device), &guarded.into())?;
+    let forgotten = elements::remove(&object(&spec.device), &elements.into())?;
     Ok(if turned_off { Removal::Removed } else { forgotten })
 }
 

@@ -7,12 +7,11 @@
 //!
 //! As for [IPv4](crate::net::uplink), the device is guarded first, and marked: an altname says that
 //! carboy turned forwarding on, also after somebody's `nft flush ruleset`. (The setting itself
-//! takes no other value than 0 and 1.) The caller must hold the host-wide lock that
-//! [`net`](crate::net) asks for.
+//! takes no other value than 0 and 1.) It belongs to the bridges that go out through it. The caller
+//! must hold the host-wide lock that [`net`](crate::net) asks for.
 
 use crate::names::IfName;
 use crate::net::altname;
-use crate::net::bridge;
 use crate::net::diff::Differences;
 use crate::net::elements;
 use crate::net::error::{Error, Refusal};
@@ -21,9 +20,10 @@ use crate::net::link;
 use crate::net::netlink::{self, Route};
 use crate::net::nft::{self, Transaction};
 use crate::net::nft_read::Reader;
-use crate::net::ruleset::{BRIDGES6, Family, GUARDED6, guarded6_element, ifname_of};
+use crate::net::ruleset::{GUARDED6, UPLINKS6, guarded6_element};
 use crate::net::spec::Uplink6;
 use crate::net::sysctl;
+use crate::net::uplink::{Unused, unused};
 use crate::presence::{Creation, Drift, Presence, Removal};
 
 const FEATURE: &str = "IPv6 forwarding for single devices (Linux 6.17)";
@@ -175,23 +175,14 @@ pub fn repair(spec: &Uplink6, _drift: &[Drift]) -> Result<(), Error> {
     }
 }
 
-/// Turns forwarding off again, once no bottle with IPv6 is left, on every device on which carboy
-/// turned it on: the default route may have moved between two bottles. A device that is gone is
-/// forgotten.
+/// Turns forwarding off again where carboy turned it on, once no bridge goes out through the device
+/// in IPv6, as [`uplink::remove`](crate::net::uplink::remove) does.
 ///
 /// # Errors
 /// What the kernel said.
 pub fn remove(spec: &Uplink6) -> Result<Removal, Error> {
-    let reader = Reader::open()?;
-    if !reader.elements(Family::Inet, BRIDGES6)?.is_empty() || bridge::any_left_with_ipv6()? {
-        return Ok(Removal::Absent);
-    }
     let object = object(&spec.device);
-    let guarded = reader.elements(Family::Inet, GUARDED6)?;
-    let mut devices: Vec<_> = guarded.iter().filter_map(|e| ifname_of(&e.key)).collect();
-    if !devices.contains(&spec.device) {
-        devices.push(spec.device.clone());
-    }
+    let Unused { devices, elements } = unused(GUARDED6, UPLINKS6, &spec.device)?;
     let turned_off = netlink::run(&object, FEATURE, async |route| {
         let mut any = false;
         for device in &devices {
@@ -209,7 +200,7 @@ pub fn remove(spec: &Uplink6) -> Result<Removal, Error> {
         }
         Ok(any)
     })?;
-    let forgotten = elements::remove(&object, &guarded.into())?;
+    let forgotten = elements::remove(&object, &elements.into())?;
     Ok(if turned_off { Removal::Removed } else { forgotten })
 }
 

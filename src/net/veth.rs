@@ -20,6 +20,7 @@ use crate::net::netlink::{self, Request, Route};
 use crate::net::netns;
 use crate::net::spec::{CONTAINER_IFNAME, Veth};
 use crate::net::sysctl;
+use crate::net::unlink::unlink;
 use crate::net::veth_look::{
     FEATURE, Look, Part, bridge_index, differences, find, is_ours, look, object,
 };
@@ -221,6 +222,7 @@ fn repair_requests(spec: &Veth, part: Part, index: u32, peer: u32, bridge: u32) 
         Part::InnerMac => vec![link::set_mac(peer, spec.peer_mac)],
         Part::InnerLinkLocal => vec![link::no_link_local(peer)],
         Part::InnerUp => vec![link::set_up(peer)],
+        Part::InnerStranger(address) => vec![address::delete_address(peer, address)],
         Part::InnerAddress(address) => vec![address::add_address(peer, address, false)],
         Part::InnerRoute(_) if spec.internal => Vec::new(),
         Part::InnerRoute(gateway) => vec![address::add_default_route(peer, gateway)],
@@ -243,26 +245,18 @@ pub fn remove(spec: &Veth) -> Result<Removal, Error> {
                 let ip = address.addr();
                 let entry = host.one(address::get_neighbour(bridge, ip)).await?;
                 if facts::pinned_neighbour(entry) == Some(spec.peer_mac) {
-                    forgive(host, address::delete_neighbour(bridge, ip), libc::ENOENT).await?;
+                    let delete = address::delete_neighbour(bridge, ip);
+                    host.all(vec![delete.forgiving(libc::ENOENT)]).await?;
                     removal = Removal::Removed;
                 }
             }
         }
         match find(host, spec.name.as_str()).await? {
             Some(link) if is_ours(&link, spec) => {
-                forgive(host, link::delete(link.index), libc::ENODEV).await?;
+                unlink(host, &object(spec), FEATURE, link.index).await?;
                 Ok(Removal::Removed)
             }
             _ => Ok(removal),
         }
     })
-}
-
-/// Sends a request that may fail in one way: what it removes is gone already.
-async fn forgive(route: &mut Route, request: Request, errno: i32) -> Result<(), Error> {
-    let operation = request.operation;
-    match route.one(request).await? {
-        Err(refusal) if refusal.errno != errno => Err(route.refused(operation, refusal)),
-        _ => Ok(()),
-    }
 }

@@ -153,6 +153,8 @@ pub(crate) enum Part {
     InnerLinkLocal,
     InnerIpv6,
     InnerUp,
+    /// One that is not pinned.
+    InnerStranger(IpNet),
     InnerAddress(IpNet),
     InnerRoute(IpAddr),
     InnerNeighbour(IpAddr),
@@ -167,6 +169,7 @@ impl Part {
                 | Self::InnerLinkLocal
                 | Self::InnerIpv6
                 | Self::InnerUp
+                | Self::InnerStranger(_)
                 | Self::InnerAddress(_)
                 | Self::InnerRoute(_)
                 | Self::InnerNeighbour(_)
@@ -264,6 +267,12 @@ fn inside(spec: &Veth, seen: &Seen, peer: &Link, found: &mut Differences<Part>) 
         found.expect_if_known(Part::InnerIpv6, name("IPv6"), "off", ipv6);
     }
     found.expect(Part::InnerUp, name("state"), "up", Some(up_down(peer)));
+    // Before the pinned ones: with an address the kernel deletes those of its range that came later.
+    for address in seen.addresses.iter().filter(|a| spec.addresses().all(|(own, _)| own != **a)) {
+        let six = if address.addr().is_ipv6() { "6" } else { "" };
+        let resource = name(&format!("inet{six} {address}"));
+        found.expect(Part::InnerStranger(*address), resource, "absent", Some("present"));
+    }
     // The kernel takes IPv6 addresses from a link that goes down: they come after `InnerUp`.
     for ((wanted, gateway), entry) in spec.addresses().zip(&seen.gateways) {
         let six = if gateway.is_ipv6() { "6" } else { "" };

@@ -127,6 +127,8 @@ fn resources(count: usize) -> Vec<Resource> {
                 bridge: name(i),
                 gateway: std::net::Ipv4Addr::LOCALHOST,
                 gateway6: None,
+                uplink: None,
+                uplink6: None,
                 internal: false,
                 egress: None,
                 host_ports: Vec::new(),

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use crate::common::bottle::{HEALTH, assert_answers, down, text, up};
+use crate::common::bottle::{HEALTH, assert_answers, down, inspect, text, up};
 use crate::common::spawned::Spawned;
 use crate::common::uplink::HOST;
 use crate::common::{TestHost, poll};
@@ -131,14 +131,23 @@ fn bottles_and_containers_work_side_by_side() {
     // What comes unasked is not let in by the rules in Docker's chain.
     let daemon = format!("{}:{HEALTH}", text(&bottle, "bundle_ip"));
     assert!(docker.ask(&daemon).is_err(), "the container {container} reaches the bottle");
-    // The other way is open, as to any network the host routes to, until the administrator says no.
-    let reaches = || fetch(&host, "demo", &format!("{container}:80/busybox")).is_some();
-    assert!(reaches(), "{container}");
-    let drop_it = ["-i", "cb-+", "-o", "docker0", "-j", "DROP"];
-    host.run([&["iptables", "-I", "DOCKER-USER"], &drop_it[..]].concat()).ok();
-    assert!(!reaches(), "{container}");
-    assert_eq!(fetch(&host, "demo", &server), Some(HOST.to_string()));
-    host.run([&["iptables", "-D", "DOCKER-USER"], &drop_it[..]].concat()).ok();
+    // The other way is closed as well, to published ports too: those are the host's services.
+    let reaches = |slug: &str, server: &str| fetch(&host, slug, &format!("{server}/busybox"));
+    let (own, published) = (format!("{container}:80"), format!("{HOST}:{PUBLISHED}"));
+    assert_eq!(reaches("demo", &own), None);
+    assert_eq!(reaches("demo", &published), None);
+    let drops = &inspect(&host, "demo")["drops"]["other-bridge"]["packets"];
+    assert!(drops.as_u64().unwrap() >= 2, "{drops}");
+    // So are networks that Docker makes later.
+    docker.run("docker network create --subnet 172.30.0.0/24 later").unwrap();
+    docker.run("docker network connect --ip 172.30.0.9 later web").unwrap();
+    assert_eq!(reaches("demo", "172.30.0.9:80"), None);
+    docker.run("docker network disconnect later web && docker network rm later").unwrap();
+    // Who lists Docker's network reaches it, and is let through by Docker.
+    up(&host, &["listed", "--egress", "172.17.0.0/16:80/tcp"]);
+    assert!(reaches("listed", &own).is_some(), "{container}");
+    assert!(reaches("listed", &published).is_some(), "{container}");
+    down(&host, "listed");
     assert_eq!(up(&host, &["demo"])["changed"], false);
     host.carboy(&["verify"]).ok();
 

@@ -108,6 +108,8 @@ fn of_the_bridge() {
                 NOTHING,
             ),
             ("ip route del 10.77.1.0/24 dev $BR", &["bridge $BR route"], NOTHING),
+            ("ip address add 10.78.0.1/24 dev $BR", &["bridge $BR inet 10.78.0.1/24"], NOTHING),
+            ("ip address add 10.77.1.9/24 dev $BR", &["bridge $BR inet 10.77.1.9/24"], NOTHING),
             ("ip link set $BR mtu 1400", &["bridge $BR mtu"], NOTHING),
             (
                 "ip link set $BR address 02:00:00:00:00:01",
@@ -225,6 +227,11 @@ fn inside_the_bundles_namespace() {
                 &["eth0 of $CTR inet", "eth0 of $CTR route default", NEIGHBOUR],
                 NOTHING,
             ),
+            (
+                "ip -n $CTR address add 10.77.1.9/32 dev eth0",
+                &["eth0 of $CTR inet 10.77.1.9/32"],
+                NOTHING,
+            ),
             ("ip -n $CTR route del default", &["eth0 of $CTR route default"], NOTHING),
             ("ip -n $CTR route replace default dev eth0", &["eth0 of $CTR route default"], NOTHING),
             ("ip -n $CTR neigh del 10.77.1.1 dev eth0", &[NEIGHBOUR], NOTHING),
@@ -253,6 +260,16 @@ fn of_ipv6() {
         &[
             ("ip address del fd00:77:1::1/64 dev $BR", &["bridge $BR inet6"], NOTHING),
             ("ip -6 route del fd00:77:1::/64 dev $BR", &["bridge $BR route6"], NOTHING),
+            (
+                "ip address add fd00:77:2::1/64 dev $BR nodad",
+                &["bridge $BR inet6 fd00:77:2::1/64"],
+                NOTHING,
+            ),
+            (
+                "ip -n $CTR address add fd00:77:1::9/64 dev eth0 nodad",
+                &["eth0 of $CTR inet6 fd00:77:1::9/64"],
+                NOTHING,
+            ),
             ("sysctl -qw net.ipv6.conf.$BR.accept_ra=1", &["bridge $BR accept_ra"], NOTHING),
             ("ip neigh del fd00:77:1::2 dev $BR", &["neighbour fd00:77:1::2 on $BR"], NOTHING),
             ("ip -n $CTR address del fd00:77:1::2/64 dev eth0", &["eth0 of $CTR inet6"], NOTHING),
@@ -328,6 +345,35 @@ fn of_the_firewall() {
                 &["firewall entries of bridge $BR: set ways"],
                 NOTHING,
             ),
+            // What is too much would open something.
+            (
+                "nft add element inet carboy uplinks '{ $BR . docker0 }'",
+                &["firewall entries of bridge $BR: set uplinks $BR . docker0"],
+                NOTHING,
+            ),
+            (
+                "nft add element inet carboy bridged '{ $BR . cb-other }'",
+                &["firewall entries of bridge $BR: set bridged $BR . cb-other"],
+                NOTHING,
+            ),
+            (
+                "nft add element inet carboy src4 '{ $BR . 192.0.2.9 }'; \
+                 nft add element bridge carboy l2 '{ $VE . 02:b2:0a:4d:01:02 . 192.0.2.9 }'",
+                &[
+                    "firewall entries of port $VE: set src4 $BR . 192.0.2.9",
+                    "firewall entries of port $VE: set l2 $VE . 02:b2:0a:4d:01:02 . 192.0.2.9",
+                ],
+                NOTHING,
+            ),
+            (
+                "nft add element inet carboy src6 '{ $BR . fd00::9 }'; \
+                 nft add element bridge carboy l2_6 '{ $VE . 02:b2:0a:4d:01:02 . fd00::9 }'",
+                &[
+                    "firewall entries of port $VE: set src6 $BR . fd00::9",
+                    "firewall entries of port $VE: set l2_6 $VE . 02:b2:0a:4d:01:02 . fd00::9",
+                ],
+                NOTHING,
+            ),
             ("nft add rule inet carboy to accept", &["rules of chain inet carboy to"], NOTHING),
             (
                 "nft flush chain bridge carboy prerouting",
@@ -367,7 +413,8 @@ const RESTRICTED: [&str; 8] = [
 /// Each element of each set and map is deleted, one after the other.
 #[test]
 fn of_every_element() {
-    let host = TestHost::new();
+    let mut host = TestHost::new();
+    host.uplink();
     let bottle = up(&host, &RESTRICTED);
     let mut elements = Vec::new();
     let ruleset = host.json(["nft", "-j", "list", "ruleset"]);

@@ -44,6 +44,7 @@ mod specification;
 mod start_stop;
 mod store;
 mod up_down;
+mod uplink;
 mod uplink6;
 mod userns;
 mod verbs;

@@ -37,6 +37,32 @@ fn a_small_mtu_that_was_asked_for() {
 }
 
 #[test]
+fn one_too_small_for_ipv6() {
+    let host = TestHost::new();
+    let bottle = up(&host, &["demo", "--mtu", "600"]);
+    assert_eq!(mtu(&host), 600);
+    assert_answers(&host, &bottle, HEALTH);
+    assert_eq!(up(&host, &["demo", "--mtu", "600"])["changed"], false);
+    host.carboy(&["verify", "demo"]).ok();
+    down(&host, "demo");
+}
+
+/// A bridge whose MTU nobody has wanted goes back to 1500 when its last port leaves.
+#[test]
+fn the_mtu_stays_when_the_bundle_goes() {
+    let host = TestHost::new();
+    for bytes in ["600", "1280", "9000"] {
+        let bottle = up(&host, &["demo", "--mtu", bytes]);
+        host.carboy(&["stop", "-f", "demo"]).ok();
+        host.carboy(&["verify", "demo"]).ok();
+        assert_eq!(up(&host, &["demo", "--mtu", bytes])["changed"], true);
+        assert_eq!(mtu(&host).to_string(), bytes);
+        assert_answers(&host, &bottle, HEALTH);
+        down(&host, "demo");
+    }
+}
+
+#[test]
 fn the_mtu_of_the_way_out_is_the_bottles() {
     for bytes in ["1280", "9000"] {
         let mut host = TestHost::new();

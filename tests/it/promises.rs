@@ -10,6 +10,7 @@ mod internal;
 mod ipv6_off;
 mod link_local;
 mod older_rules;
+mod other_bridges;
 mod outside;
 mod spoofing;
 

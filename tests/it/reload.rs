@@ -4,8 +4,8 @@ use std::time::Duration;
 
 use serde_json::Value;
 
-use crate::common::bottle::{HEALTH, assert_answers, down, inspect, text, up};
-use crate::common::{TestHost, poll};
+use crate::common::bottle::{HEALTH, WEB, assert_answers, down, inspect, load, text, up};
+use crate::common::{TestHost, images, poll};
 
 /// Everything of the host that either verb could touch, as lines. Timers run by themselves, and
 /// the uplink's IPv6 address settles by itself.
@@ -85,6 +85,36 @@ fn verify_answers_for_those_named_or_for_all() {
     down(&host, "demo");
     down(&host, "other");
     host.assert_clean();
+}
+
+/// What another bundle of the same network has is not too much, and what neither has is.
+#[test]
+fn bundles_that_share_a_network_are_told_apart() {
+    let mut host = TestHost::new();
+    load(&host, &images::busybox());
+    let demo = up(&host, &["demo", "--subnet", "10.77.1.0/24"]);
+    let (network, bridge) = (text(&demo, "network"), text(&demo, "bridge"));
+    host.carboy(&["start", "two", "--network", network, "--ip", "10.77.1.9", "test-busybox"]).ok();
+    let two = inspect(&host, "two");
+    host.carboy(&["verify", "demo", "two"]).ok();
+    let element = format!("add element inet carboy src4 {{ {bridge} . 10.77.1.77 }}");
+    host.run(["nft", &element]).ok();
+    for slug in ["demo", "two"] {
+        let report = host.carboy(&["verify", "--json", slug]).code(1).stdout_json();
+        let resource = text(&report["drift"][0], "resource");
+        assert!(resource.ends_with(&format!("set src4 {bridge} . 10.77.1.77")), "{report}");
+    }
+    host.carboy(&["reload", "demo"]).ok();
+    host.carboy(&["verify", "demo", "two"]).ok();
+    // Nor does the network go from under it.
+    let replace = ["--json", "up", "demo", "--subnet", "10.77.2.0/24", "--replace"];
+    host.carboy(&replace).error(5, "in-use");
+    host.carboy(&["verify", "demo", "two"]).ok();
+    assert_answers(&host, &demo, HEALTH);
+    assert_answers(&host, &two, WEB);
+    host.carboy(&["stop", "-f", "two"]).ok();
+    down(&host, "demo");
+    host.forget_leaks();
 }
 
 #[test]

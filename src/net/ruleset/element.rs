@@ -3,7 +3,9 @@
 use std::net::{Ipv4Addr, Ipv6Addr};
 
 use crate::names::IfName;
-use crate::net::ruleset::{BRIDGES, BRIDGES6, DROPS, Family, GUARDED, GUARDED6, L2, L2_6, Reason};
+use crate::net::ruleset::{
+    BRIDGES, DROPS, Family, GUARDED, GUARDED6, KeyPart, L2, L2_6, Reason, tables,
+};
 use crate::net::spec::MacAddr;
 
 /// An element of a set.
@@ -46,6 +48,21 @@ impl Element {
         Self { way: Some(way), ..self }
     }
 
+    /// The key in the words of nft(8): `cv-… . 02:b2:… . 10.0.0.2`.
+    pub fn key_words(&self) -> String {
+        let sets = tables().into_iter().filter(|t| t.family == self.family).flat_map(|t| t.sets);
+        let parts = sets.filter(|set| set.name == self.set).flat_map(|set| set.key);
+        let mut rest = self.key.as_slice();
+        let mut words = Vec::new();
+        for part in parts {
+            let length = usize::try_from(part.number_and_length().1).unwrap_or(usize::MAX);
+            let Some((bytes, others)) = rest.split_at_checked(length) else { break };
+            words.push(part.words(bytes));
+            rest = others;
+        }
+        words.join(" . ")
+    }
+
     /// Whether both stand in the same place, whatever the map has for it.
     pub fn is_place_of(&self, other: &Self) -> bool {
         (self.family, self.set, &self.key) == (other.family, other.set, &other.key)
@@ -57,9 +74,15 @@ pub fn bridge_element(bridge: &IfName) -> Element {
     Element::new(Family::Inet, BRIDGES, ifname(bridge.as_str()))
 }
 
-/// The mark of a bridge with IPv6 in [`BRIDGES6`].
-pub(super) fn bridge6_element(bridge: &IfName) -> Element {
-    Element::new(Family::Inet, BRIDGES6, ifname(bridge.as_str()))
+/// The bridge and the device it goes out through, in [`UPLINKS`](super::UPLINKS) or its like.
+pub(super) fn uplink_element(set: &'static str, bridge: &IfName, device: &IfName) -> Element {
+    let key = [ifname(bridge.as_str()), ifname(device.as_str())].concat();
+    Element::new(Family::Inet, set, key)
+}
+
+/// The device in such an element's key.
+pub fn uplink_of(key: &[u8]) -> Option<IfName> {
+    ifname_of(key.get(16..)?)
 }
 
 /// The device's element in [`GUARDED`].
@@ -106,6 +129,23 @@ pub(super) fn ifname(name: &str) -> Vec<u8> {
     let mut bytes = name.as_bytes().to_vec();
     bytes.resize(16, 0);
     bytes
+}
+
+impl KeyPart {
+    fn words(self, bytes: &[u8]) -> String {
+        let (first4, first16) = (bytes.first_chunk::<4>(), bytes.first_chunk::<16>());
+        let text = match self {
+            Self::Ifname => ifname_of(bytes).map(|name| name.to_string()),
+            Self::EtherAddr => bytes.first_chunk().map(|mac| MacAddr(*mac).to_string()),
+            Self::Ipv4Addr => first4.map(|ip| Ipv4Addr::from(*ip).to_string()),
+            Self::Ipv6Addr => first16.map(|ip| Ipv6Addr::from(*ip).to_string()),
+            Self::Mark => first4.map(|mark| u32::from_ne_bytes(*mark).to_string()),
+            Self::Protocol => bytes.first().map(u8::to_string),
+            Self::Port => bytes.first_chunk().map(|port| u16::from_be_bytes(*port).to_string()),
+        };
+        // A name that is none in carboy's eyes, for instance.
+        text.unwrap_or_else(|| format!("{bytes:02x?}"))
+    }
 }
 
 /// The interface name that a key is, or begins with.

@@ -1,18 +1,19 @@
 //! All that the tables hold about one bridge or one port: elements, and the chains of its own that
 //! some of them lead to. Pure.
 
-use std::net::Ipv6Addr;
-
 use crate::names::{BRIDGE_IFNAME_PREFIX, GUEST_IFNAME_PREFIX, IfName, VETH_IFNAME_PREFIX};
 use crate::net::policy::{Egress, HostPort, Protocol};
 use crate::net::ruleset::element::{
-    bridge_element, bridge6_element, drop_element, l2, l2_6, named, source,
+    bridge_element, drop_element, l2, l2_6, named, source, uplink_element,
 };
+use crate::net::ruleset::guest::BRIDGED;
+use crate::net::ruleset::inet::ANYWHERE;
 use crate::net::ruleset::words::{
     accept, deny, destination_is_in, destination4_is, destination6_is, l4proto_is, port_is, rule,
 };
 use crate::net::ruleset::{
-    Chain, Element, Expression, Family, HOST_PORTS, LOGGED, Reason, Rule, SRC4, SRC6, WAYS, Way,
+    Chain, Element, Expression, Family, HOST_PORTS, LOGGED, Reason, Rule, SRC4, SRC6, UPLINKS,
+    UPLINKS6, WAYS, Way,
 };
 use crate::net::spec::{BridgeRules, PortRules};
 
@@ -88,24 +89,29 @@ impl From<Vec<Element>> for Entries {
     }
 }
 
+/// The sets of the `inet` table whose keys begin with a bridge's name and go on with another one.
+pub const BRIDGE_SETS: [&str; 3] = [UPLINKS, UPLINKS6, BRIDGED];
+
 /// What a bridge has.
 pub fn bridge_entries(rules: &BridgeRules) -> Entries {
     let bridge = &rules.bridge;
     let mut entries = Entries::default();
     entries.elements.push(bridge_element(bridge));
-    if rules.gateway6.is_some() {
-        entries.elements.push(bridge6_element(bridge));
+    for (set, device) in [(UPLINKS, &rules.uplink), (UPLINKS6, &rules.uplink6)] {
+        let element = device.as_ref().map(|device| uplink_element(set, bridge, device));
+        entries.elements.extend(element);
     }
     let reasons = Reason::OF_BRIDGE.into_iter().filter(|reason| match reason {
         Reason::InternalNetwork => rules.internal,
         Reason::NotInEgress => rules.egress.is_some() && !rules.internal,
+        Reason::OtherBridge => rules.egress.is_none() && !rules.internal,
         _ => true,
     });
     entries.elements.extend(reasons.map(|r| drop_element(Family::Inet, bridge, r)));
     match &rules.egress {
         _ if rules.internal => {}
         None => {
-            let way = named(WAYS, Family::Inet, bridge).leading(Way::Accept);
+            let way = named(WAYS, Family::Inet, bridge).leading(Way::Jump(ANYWHERE.to_owned()));
             entries.elements.push(way);
         }
         Some(list) => entries.lead(
@@ -124,20 +130,19 @@ pub fn bridge_entries(rules: &BridgeRules) -> Entries {
     entries
 }
 
-/// What a bridge of that name may have, and this one must not.
+/// What a bridge of that name may have under keys that follow from its name, and this one must not.
 pub fn bridge_leftovers(rules: &BridgeRules) -> Entries {
-    let every = |internal| {
-        bridge_entries(&BridgeRules {
-            internal,
-            gateway6: rules.gateway6.or(Some(Ipv6Addr::UNSPECIFIED)),
-            egress: Some(Vec::new()),
-            host_ports: vec![HostPort { protocol: Protocol::Tcp, port: 1 }],
-            log_group: Some(0),
-            ..rules.clone()
-        })
+    let all = BridgeRules {
+        internal: false,
+        egress: Some(Vec::new()),
+        host_ports: vec![HostPort { protocol: Protocol::Tcp, port: 1 }],
+        log_group: Some(0),
+        ..rules.clone()
     };
-    let open = every(false);
-    every(true).without(&open).and(open).without(&bridge_entries(rules))
+    let listed = bridge_entries(&all);
+    let open = bridge_entries(&BridgeRules { egress: None, ..all.clone() }).without(&listed);
+    let internal = bridge_entries(&BridgeRules { internal: true, ..all }).without(&listed);
+    listed.and(open).and(internal).without(&bridge_entries(rules))
 }
 
 /// What a port has.

@@ -80,6 +80,8 @@ pub enum Meta {
     Iifname,
     /// The outgoing interface's name.
     Oifname,
+    /// The outgoing interface's kind, as in `ip -d link`; one without a kind matches nothing.
+    Oifkind,
     /// IPv4 or IPv6.
     Nfproto,
     /// The protocol in the IP header, in IPv6 behind the extension headers.

@@ -8,7 +8,7 @@
 use crate::names::GUEST_IFNAME_PREFIX;
 use crate::net::policy::Protocol;
 use crate::net::ruleset::bridge::BRIDGE_PRIORITY;
-use crate::net::ruleset::element::{drop_element, ifname, named};
+use crate::net::ruleset::element::{drop_element, ifname, ifname_of, named, uplink_of};
 use crate::net::ruleset::words::{
     DESTINATION4, DESTINATION6, IPV4, IPV6, SOURCE4, SOURCE6, accept, deny, deny_to, ether_type,
     jump, l4proto_is, rule,
@@ -29,7 +29,7 @@ const GUEST_PORTS: &str = "guest_ports";
 /// Guests' ports to which every TCP port of the bundle is open.
 const GUEST_TCP: &str = "guest_tcp";
 /// In `inet`: bridges on which a guest meets its bundle, twice: `iifname . oifname`.
-const BRIDGED: &str = "bridged";
+pub(super) const BRIDGED: &str = "bridged";
 
 /// The sets of the `bridge` table whose keys begin with a guest's port.
 pub const GUEST_SETS: [&str; 4] = [GUESTS, GUESTS6, GUEST_PORTS, GUEST_TCP];
@@ -254,6 +254,11 @@ pub fn guest_entries(rules: &GuestRules) -> Entries {
         entries.log(Family::Bridge, &rules.veth, group);
     }
     entries
+}
+
+/// Whether it lets a guest and its bundle meet: it is the guest's, though its key is the bridge's.
+pub fn is_of_guest(element: &Element) -> bool {
+    element.set == BRIDGED && ifname_of(&element.key) == uplink_of(&element.key)
 }
 
 /// What a guest's port of that name may have in maps and chains, and this one must not.

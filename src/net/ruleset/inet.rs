@@ -3,19 +3,22 @@
 use crate::net::ruleset::words::{
     DENIED, DENIED_TO, accept, count_and_drop, deny, deny_to, destination_is_in, iifname,
     iifname_is_bridge, is_in, is_ipv4, is_ipv6, is_new_and_plain, is_redirected, is_reply, jump,
-    oifname_is_bridge, oifname_is_no_bridge, rule, source4_is_not_in, source6_is_not_in,
-    verdict_of,
+    oif_is_bridge_not_in, oifname_is_bridge, oifname_is_no_bridge, rule, source4_is_not_in,
+    source6_is_not_in, verdict_of,
 };
 use crate::net::ruleset::{
-    BRIDGES, BRIDGES6, Base, Chain, Expression, Family, GUARDED, GUARDED6, HOOK_FORWARD,
-    HOOK_INPUT, HOOK_POSTROUTING, HOST_PORTS, Holds, KeyPart, Meta, Reason, Rule, SRC4, SRC6, Set,
-    Table, WAYS, denied_chain, drop_sets, guest,
+    BRIDGES, Base, Chain, Expression, Family, GUARDED, GUARDED6, HOOK_FORWARD, HOOK_INPUT,
+    HOOK_POSTROUTING, HOST_PORTS, Holds, KeyPart, Meta, Reason, Rule, SRC4, SRC6, Set, Table,
+    UPLINKS, UPLINKS6, WAYS, denied_chain, drop_sets, guest,
 };
 
 /// Before the filters at priority 0, whose drops stay in force all the same.
 const FILTER_PRIORITY: i32 = -5;
 /// NF_IP_PRI_NAT_SRC.
 const SRCNAT_PRIORITY: i32 = 100;
+
+/// The chain of bridges whose way out is not narrowed.
+pub(super) const ANYWHERE: &str = "anywhere";
 
 /// IPv4 destinations that no bundle reaches, whatever its policy says.
 const NEVER4: [(&str, &str); 2] = [
@@ -47,7 +50,8 @@ pub(super) fn table() -> Table {
         set(HOST_PORTS, &[KeyPart::Ifname], Holds::Verdicts),
         set(BRIDGES, &[KeyPart::Ifname], Holds::Keys),
         set(GUARDED, &[KeyPart::Ifname], Holds::Keys),
-        set(BRIDGES6, &[KeyPart::Ifname], Holds::Keys),
+        set(UPLINKS, &[KeyPart::Ifname, KeyPart::Ifname], Holds::Keys),
+        set(UPLINKS6, &[KeyPart::Ifname, KeyPart::Ifname], Holds::Keys),
         set(GUARDED6, &[KeyPart::Ifname], Holds::Keys),
     ];
     sets.extend(drop_sets());
@@ -62,6 +66,7 @@ pub(super) fn table() -> Table {
             Chain::plain("never4", never_rules(&NEVER4)),
             Chain::plain("never6", never_rules(&NEVER6)),
             Chain::plain("from", from_rules()),
+            Chain::plain(ANYWHERE, anywhere_rules()),
             Chain::plain("to", to_rules()),
             Chain::plain("local", local_rules()),
             hooked("forward", base("filter", HOOK_FORWARD, FILTER_PRIORITY), forward_rules()),
@@ -104,6 +109,21 @@ fn from_rules() -> Vec<Rule> {
         rule("never in IPv6", [is_ipv6(), jump("never6")]),
         rule("out", [iifname(), verdict_of(WAYS)]),
         rule("no way out", [deny(Reason::InternalNetwork)]),
+    ]
+}
+
+/// The other bridges of a host are its containers' and virtual machines': to other firewalls a bundle
+/// is let through, so it is kept from them here. The host's way out may be a bridge, too.
+fn anywhere_rules() -> Vec<Rule> {
+    let other_bridge = |comment, family: Vec<Expression>, set| {
+        rule(comment, [family, oif_is_bridge_not_in(set), deny(Reason::OtherBridge)])
+    };
+    vec![
+        // To those who came by a DNAT rule of somebody else.
+        rule("replies", [is_reply(), accept()]),
+        other_bridge("to another bridge", is_ipv4(), UPLINKS),
+        other_bridge("to another bridge in IPv6", is_ipv6(), UPLINKS6),
+        rule("anywhere else", [accept()]),
     ]
 }
 

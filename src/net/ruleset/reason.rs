@@ -36,11 +36,13 @@ pub enum Reason {
     FromGuest = 12,
     /// To a guest side, and no answer of its bundle.
     ToGuest = 13,
+    /// To a bridge of the host that is no way out: to containers or virtual machines.
+    OtherBridge = 14,
 }
 
 impl Reason {
     /// All of them, by number.
-    pub const ALL: [Self; 13] = [
+    pub const ALL: [Self; 14] = [
         Self::SpoofedSource,
         Self::ForgedArp,
         Self::Ipv6,
@@ -54,6 +56,7 @@ impl Reason {
         Self::UnaskedFor,
         Self::FromGuest,
         Self::ToGuest,
+        Self::OtherBridge,
     ];
 
     /// What is told of a port, by the `bridge` table.
@@ -64,9 +67,10 @@ impl Reason {
     pub const OF_GUEST: [Self; 2] = [Self::FromGuest, Self::ToGuest];
 
     /// What is told of a bridge, by the `inet` table.
-    pub const OF_BRIDGE: [Self; 7] = [
+    pub const OF_BRIDGE: [Self; 8] = [
         Self::SpoofedSource,
         Self::OtherBottle,
+        Self::OtherBridge,
         Self::InternalNetwork,
         Self::LinkLocal,
         Self::NotInEgress,
@@ -100,6 +104,7 @@ impl Reason {
             Self::UnaskedFor => "unasked-for",
             Self::FromGuest => "from-guest",
             Self::ToGuest => "to-guest",
+            Self::OtherBridge => "other-bridge",
         }
     }
 }

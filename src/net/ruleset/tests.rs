@@ -15,6 +15,8 @@ fn bridge_rules() -> BridgeRules {
         bridge: "cb-abcdefghijkl".parse().unwrap(),
         gateway: Ipv4Addr::new(10, 0, 0, 1),
         gateway6: None,
+        uplink: Some("eth0".parse().unwrap()),
+        uplink6: None,
         internal: false,
         egress: None,
         host_ports: Vec::new(),
@@ -25,6 +27,7 @@ fn bridge_rules() -> BridgeRules {
 fn restricted() -> BridgeRules {
     BridgeRules {
         gateway6: Some("fd00::1".parse().unwrap()),
+        uplink6: Some("eth1".parse().unwrap()),
         egress: Some(vec!["10.0.0.0/8:443".parse().unwrap(), "::/0".parse().unwrap()]),
         host_ports: vec!["tcp/80".parse().unwrap()],
         log_group: Some(7),
@@ -77,7 +80,8 @@ fn key_types_are_those_of_nft() {
             (HOST_PORTS, ifname),
             (BRIDGES, ifname),
             (GUARDED, ifname),
-            (BRIDGES6, ifname),
+            (UPLINKS, ifname << 6 | ifname),
+            (UPLINKS6, ifname << 6 | ifname),
             (GUARDED6, ifname),
         ][..],
         &both,
@@ -181,7 +185,7 @@ fn a_way_out_follows_the_policy() {
         let entries = bridge_entries(rules);
         entries.elements.into_iter().find(|e| e.set == WAYS).map(|e| e.way)
     };
-    assert_eq!(way(&bridge_rules()), Some(Some(Way::Accept)));
+    assert_eq!(way(&bridge_rules()), Some(Some(Way::Jump("anywhere".to_owned()))));
     let chain = "egress-cb-abcdefghijkl".to_owned();
     assert_eq!(way(&restricted()), Some(Some(Way::Jump(chain))));
     assert_eq!(way(&BridgeRules { internal: true, ..bridge_rules() }), None);
@@ -220,8 +224,9 @@ fn entries_and_leftovers_are_all_that_there_can_be() {
         all.sort();
         all
     };
+    let plain = BridgeRules { uplink6: restricted().uplink6, ..bridge_rules() };
     let internal = BridgeRules { internal: true, ..restricted() };
-    let all: Vec<_> = [bridge_rules(), restricted(), internal]
+    let all: Vec<_> = [plain, restricted(), internal]
         .iter()
         .map(|rules| names(bridge_entries(rules).and(bridge_leftovers(rules))))
         .collect();
@@ -252,8 +257,38 @@ fn comments_are_unique_in_their_chain() {
 }
 
 #[test]
+fn only_what_a_guest_needs_to_meet_its_bundle_is_of_a_guest() {
+    let bridged = |from: &str, to: &str| {
+        let (from, to): (IfName, IfName) = (from.parse().unwrap(), to.parse().unwrap());
+        element::uplink_element(guest::BRIDGED, &from, &to)
+    };
+    assert!(is_of_guest(&bridged("cb-a", "cb-a")));
+    assert!(!is_of_guest(&bridged("cb-a", "cb-b")));
+    let same: IfName = "cb-a".parse().unwrap();
+    assert!(!is_of_guest(&element::uplink_element(UPLINKS, &same, &same)));
+}
+
+#[test]
+fn keys_are_told_in_words() {
+    let words = |entries: Entries, set: &str| {
+        let element = entries.elements.into_iter().find(|e| e.set == set).unwrap();
+        element.key_words()
+    };
+    let port = || port_entries(&port_rules());
+    assert_eq!(words(port(), L2), "cv-abcdefghijkl . 02:b2:01:02:03:04 . 10.0.0.2");
+    assert_eq!(words(port(), SRC6), "cb-abcdefghijkl . fd00::2");
+    assert_eq!(words(bridge_entries(&bridge_rules()), UPLINKS), "cb-abcdefghijkl . eth0");
+}
+
+#[test]
 fn interface_names_come_back_from_keys() {
     let device: IfName = "eth0".parse().unwrap();
+    let bridge: IfName = "cb-a".parse().unwrap();
+    assert_eq!(
+        uplink_of(&element::uplink_element(UPLINKS, &bridge, &device).key),
+        Some(device.clone())
+    );
+    assert_eq!(uplink_of(&bridge_element(&bridge).key), None);
     assert_eq!(ifname_of(&guarded_element(&device).key), Some(device));
     assert_eq!(ifname_of(&[0xff; 16]), None);
 }

@@ -67,6 +67,18 @@ pub(super) fn oifname_is_no_bridge() -> Vec<Expression> {
     vec![load(Meta::Oifname), Expression::Differs(BRIDGE_IFNAME_PREFIX.into())]
 }
 
+/// Whether the packet goes to a bridge, and that and where it comes from are not in the set.
+pub(super) fn oif_is_bridge_not_in(set: &str) -> Vec<Expression> {
+    let kind = super::element::ifname("bridge");
+    vec![
+        load(Meta::Oifkind),
+        Expression::Equal(kind),
+        load(Meta::Iifname),
+        Expression::Meta { key: Meta::Oifname, to: 4 },
+        Expression::NotIn(set.to_owned()),
+    ]
+}
+
 pub(super) fn iifname_is_port() -> Vec<Expression> {
     vec![load(Meta::Iifname), Expression::Equal(VETH_IFNAME_PREFIX.into())]
 }

@@ -26,6 +26,7 @@ fn each_bottle_has_counts_of_its_own() {
             "ipv6",
             "link-local",
             "other-bottle",
+            "other-bridge",
             "router-message",
             "spoofed-source",
             "unasked-for"
@@ -77,6 +78,8 @@ fn a_log_is_a_chain_of_the_bottles_own() {
         bridge: "cb-abcdefghijkl".parse().unwrap(),
         gateway: Ipv4Addr::new(10, 0, 0, 1),
         gateway6: Some("fd00::1".parse().unwrap()),
+        uplink: None,
+        uplink6: None,
         internal: false,
         egress: Some(vec!["[2001:db8::/32]:53/udp".parse().unwrap()]),
         host_ports: vec!["tcp/80".parse().unwrap()],
