@@ -342,7 +342,7 @@ fn prepare(request: &StartRequest) -> Result<Prepared, RuntimeError> {
     for inside in &container.image_volumes {
         tmpfs.extend(rootfs.tmpfs_place(inside)?);
     }
-    let cgroup = runtime::cgroups_path(&container);
+    let cgroup = runtime::cgroups_path(&container)?;
     let mount_point = Rootfs::mount_point(&container);
     let mut spec = runtime_spec::build(&container, &user, &cgroup, &mount_point)
         .map_err(|e| RuntimeError::invalid(&container, &e))?;
