@@ -122,6 +122,7 @@ pub(crate) fn start(
         }
     })?;
     // The group is there, the program does not run yet.
+    forbid_swap(container)?;
     let note = deny_devices(container)?;
     created.start().map_err(|e| explain("start", name, &program, &e))?;
     if let Some(reason) = barrier.wait().at("read the start pipe of", &config)? {
@@ -130,6 +131,20 @@ pub(crate) fn start(
     let pid = created.pid().map(|p| p.as_raw());
     let pid = pid.ok_or_else(|| RuntimeError::HelperDied { container: name.to_owned() })?;
     Ok((pid, note))
+}
+
+/// No swap where none is wanted: libcontainer takes version 2's limit of 0 for none at all.
+fn forbid_swap(container: &Container) -> Result<(), RuntimeError> {
+    let Some(group) = cgroup::pure_v2_directory(&container.name)? else { return Ok(()) };
+    if container.limits.allows_swap() {
+        return Ok(());
+    }
+    let file = group.join("memory.swap.max");
+    match std::fs::write(&file, "0") {
+        // A kernel without swap.
+        Err(e) if e.kind() == std::io::ErrorKind::NotFound => Ok(()),
+        written => Ok(written.at("write", &file)?),
+    }
 }
 
 /// The device rules where libcontainer sets none, and what the user should know if the kernel
@@ -234,6 +249,9 @@ pub(crate) fn null() -> Result<OwnedFd, RuntimeError> {
 }
 
 /// The container's group, as the specification has it.
-pub(crate) fn cgroups_path(container: &Container) -> String {
-    cgroup::path(&container.name).display().to_string()
+///
+/// # Errors
+/// If the mount table cannot be read.
+pub(crate) fn cgroups_path(container: &Container) -> Result<String, RuntimeError> {
+    Ok(cgroup::container_path(&container.name)?.display().to_string())
 }

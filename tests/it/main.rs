@@ -8,6 +8,7 @@
 mod common;
 
 mod allocation;
+mod apparmor;
 mod bad_input;
 mod crash;
 mod denied;

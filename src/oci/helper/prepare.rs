@@ -48,7 +48,7 @@ pub(super) fn prepare(request: &StartRequest) -> Result<Prepared, RuntimeError> 
         Some(staged) => staged.rootfs.clone(),
         None => Rootfs::mount_point(&container),
     };
-    let cgroup = runtime::cgroups_path(&container);
+    let cgroup = runtime::cgroups_path(&container)?;
     let mut spec = runtime_spec::build(&container, &user, &cgroup, &mount_point)
         .map_err(|e| RuntimeError::invalid(&container, &e))?;
     runtime_spec::add_tmpfs(&mut spec, &tmpfs, container.limits.memory);
