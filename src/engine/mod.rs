@@ -6,6 +6,7 @@
 mod adopt;
 mod bottle;
 mod bundle;
+mod bundle_removal;
 mod choice;
 mod command;
 mod condition;

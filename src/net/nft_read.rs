@@ -294,7 +294,7 @@ fn inside<'a>(attributes: &'a [u8], path: &[u16]) -> Option<&'a [u8]> {
     })
 }
 
-fn content<'a>(attribute: NlaBuffer<&'a [u8]>) -> Option<&'a [u8]> {
+fn content(attribute: NlaBuffer<&[u8]>) -> Option<&[u8]> {
     let end = NLA_HEADER_SIZE + attribute.value_length();
     attribute.into_inner().get(NLA_HEADER_SIZE..end)
 }
