@@ -84,7 +84,7 @@ def layout(to, tar, blob):
 
 
 def timed(command):
-    """Seconds, and the peak of the command's own resident memory in MiB (VmHWM)."""
+    """Seconds, of the processor too, and the peak of the command's own resident memory in MiB (VmHWM)."""
     start = time.monotonic()
     pid = os.posix_spawnp(command[0], [str(word) for word in command], os.environ, file_actions=[
         (os.POSIX_SPAWN_OPEN, 1, "/dev/null", os.O_WRONLY, 0),
@@ -96,8 +96,8 @@ def timed(command):
                 peak = int(line.split()[1]) / 1024
         time.sleep(0.005)
     seconds = time.monotonic() - start
-    _, status = os.waitpid(pid, 0)
-    return seconds, peak, status
+    _, status, used = os.wait4(pid, 0)
+    return seconds, used.ru_utime + used.ru_stime, peak, status
 
 
 def main():
@@ -146,15 +146,16 @@ def bench(work, rounds, carboy, limits):
         image, archive = work / "image", work / "image.tar"
         layout(image, tar, blob)
         run("tar", "-C", image, "-cf", archive, ".")
-        times, memory, alone = {}, {}, {}
+        times, work_done, memory, alone = {}, {}, {}, {}
         for turn in range(rounds + 1):
             for tool, command in tools(carboy, image, archive, name, work / f"{name}-{turn}").items():
                 os.sync()
-                seconds, peak, status = timed(command)
+                seconds, processor, peak, status = timed(command)
                 if status != 0:
                     sys.exit(f"{tool} failed")
                 if turn > 0:  # The first warms the page cache.
                     times.setdefault(tool, []).append(seconds * 1000)
+                    work_done.setdefault(tool, []).append(processor * 1000)
                     memory.setdefault(tool, []).append(peak)
             out = work / f"{name}-{turn}-limits"
             out.mkdir()
@@ -166,7 +167,7 @@ def bench(work, rounds, carboy, limits):
         own = statistics.median(times["carboy image load"])
         for tool, spent in times.items():
             middle = statistics.median(spent)
-            print(f"  {tool:28} {middle:6.0f} ({min(spent):.0f})  x{middle / own:.2f}  VmHWM {max(memory[tool]):.0f} MiB")
+            print(f"  {tool:28} {middle:6.0f} ({min(spent):.0f})  x{middle / own:.2f}  processor {statistics.median(work_done[tool]):.0f}  VmHWM {max(memory[tool]):.0f} MiB")
         for what, spent in alone.items():
             print(f"  alone: {what:21} {statistics.median(spent):6.0f} ({min(spent):.0f})  x{statistics.median(spent) / own:.2f}")
         shutil.rmtree(image)

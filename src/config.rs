@@ -8,6 +8,7 @@ use crate::oci::helper::HelperBinary;
 use crate::oci::registry::RegistryConfig;
 use crate::oci::unpack::Limits;
 use crate::plan::Pool;
+use crate::spec::Userns;
 
 /// The settings of an installation.
 #[derive(Clone, Debug)]
@@ -28,6 +29,8 @@ pub struct Config {
     pub layer_limits: Limits,
     /// How image registries are reached.
     pub registry: RegistryConfig,
+    /// In which user namespace bundles are for which nothing was asked.
+    pub userns: Userns,
 }
 
 impl Default for Config {
@@ -42,6 +45,7 @@ impl Default for Config {
             helper: HelperBinary::default(),
             layer_limits: Limits::default(),
             registry: RegistryConfig::default(),
+            userns: Userns::default(),
         }
     }
 }

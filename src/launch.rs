@@ -16,6 +16,7 @@ use crate::config::Config;
 use crate::names::Slug;
 use crate::oci::health::Health;
 use crate::oci::healthcheck::Healthcheck;
+use crate::oci::id_range::IdRange;
 use crate::oci::log_opts;
 use crate::oci::process::{self, Overrides};
 use crate::oci::spec::{Container, ImageRef, Limits, Volume};
@@ -48,6 +49,8 @@ pub(crate) struct Place {
     pub(crate) ip: Ipv4Addr,
     pub(crate) ip6: Option<Ipv6Addr>,
     pub(crate) internal: bool,
+    /// The ids of its own user namespace, if it has one.
+    pub(crate) userns: Option<IdRange>,
 }
 
 /// The container, and what the user should know about it.
@@ -78,9 +81,10 @@ pub(crate) fn container(
     let of_image = image.config.config().as_ref();
     let mut process = process::merge(of_image, &overrides)?;
     let Mounts { mut volumes, image_volumes, tmpfs, secrets } =
-        Mounts::of(of_image, options, &name, inherited)?;
+        Mounts::of(of_image, options, &name, place.userns, inherited)?;
     if let Some(source) = image.init.clone() {
-        volumes.push(Volume { source, destination: INIT_PATH.into(), read_only: true });
+        let destination = INIT_PATH.into();
+        volumes.push(Volume { source, destination, read_only: true, idmap: false });
         let init = [INIT_PATH, "init", "--"].map(str::to_owned);
         process.args.splice(0..0, init);
     }
@@ -107,6 +111,7 @@ pub(crate) fn container(
         secrets,
         limits: security::limits(&options.run.limits)?,
         security: security::of(&options.run.security)?,
+        userns: place.userns,
         read_only: options.run.read_only,
         init: options.run.init,
         stop_signal,
@@ -115,7 +120,9 @@ pub(crate) fn container(
         restart: restart::parse(options.run.restart.as_deref().unwrap_or("no"))?,
         labels: options.run.labels.clone(),
     };
-    Ok((container, unset.iter().map(|name| process::left_out(name)).collect()))
+    let mut notes: Vec<String> = unset.iter().map(|name| process::left_out(name)).collect();
+    notes.extend(security::without_effect(&container));
+    Ok((container, notes))
 }
 
 /// The ports of the image's daemons that are selected; none if the image declares no daemons, or
@@ -171,6 +178,7 @@ pub(crate) fn differences(there: &Container, wanted: &Container) -> Vec<String> 
         format!("{:?}", there.image_volumes),
         format!("{:?}", wanted.image_volumes),
     );
+    differ("user namespace", userns(there), userns(wanted));
     differ("limits", limit_list(&there.limits), limit_list(&wanted.limits));
     differ("log", log_list(there), log_list(wanted));
     differ("read-only root", there.read_only.to_string(), wanted.read_only.to_string());
@@ -190,6 +198,10 @@ pub(crate) fn differences(there: &Container, wanted: &Container) -> Vec<String> 
     all
 }
 
+fn userns(container: &Container) -> String {
+    container.userns.map_or_else(|| "of the host".to_owned(), |ids| format!("with the ids {ids}"))
+}
+
 fn quote(text: &str) -> String {
     format!("{text:?}")
 }
@@ -197,7 +209,8 @@ fn quote(text: &str) -> String {
 fn volume_list(container: &Container) -> String {
     let one = |v: &Volume| {
         let mode = if v.read_only { "ro" } else { "rw" };
-        format!("{}:{}:{mode}", v.source.display(), v.destination.display())
+        let idmap = if v.idmap { ",idmap" } else { "" };
+        format!("{}:{}:{mode}{idmap}", v.source.display(), v.destination.display())
     };
     let mut all: Vec<String> = container.volumes.iter().map(one).collect();
     all.sort();
@@ -281,7 +294,8 @@ mod tests {
             layers: Vec::new(),
             init: None,
         };
-        let place = Place { ip: Ipv4Addr::new(10, 0, 0, 2), ip6: None, internal: false };
+        let ip = Ipv4Addr::new(10, 0, 0, 2);
+        let place = Place { ip, ip6: None, internal: false, userns: None };
         let slug = Slug::new("demo").unwrap();
         let made = container(&Config::default(), &slug, place, image, options, &|_| None);
         made.map(|(container, _)| container)

@@ -24,6 +24,7 @@ pub mod readiness;
 pub mod reconcile;
 pub mod resource;
 pub mod spec;
+pub mod spec4;
 pub mod spec6;
 pub mod state;
 

@@ -133,6 +133,7 @@ pub fn guest(network: &NetworkSpec, side: &GuestSpec) -> Vec<Resource> {
             name: side.name.clone().into(),
             path: side.netns.clone(),
             ipv6: ip6.is_some(),
+            open_sockets: false,
         }),
         Resource::GuestRules(rules),
         Resource::Veth(veth),
@@ -191,7 +192,12 @@ pub fn port(
         group: link_group(&network.name),
     };
     vec![
-        Resource::Netns(Netns { name: name.clone().into(), path: netns, ipv6: ip6.is_some() }),
+        Resource::Netns(Netns {
+            name: name.clone().into(),
+            path: netns,
+            ipv6: ip6.is_some(),
+            open_sockets: false,
+        }),
         Resource::PortRules(PortRules {
             bridge: veth.bridge.clone(),
             veth: veth.name.clone(),
@@ -212,6 +218,11 @@ fn prefixed(ip: Ipv6Addr, addresses: NetworkAddresses6) -> Ipv6Net {
 /// All resources of a bundle, the container last.
 pub fn bundle(network: &NetworkSpec, container: Container, netns_dir: &Path) -> Vec<Resource> {
     let mut resources = port(network, &container.name, container.ip, container.ip6, netns_dir);
+    for resource in &mut resources {
+        if let Resource::Netns(netns) = resource {
+            netns.open_sockets = container.userns.is_some();
+        }
+    }
     if let Some(side) = network.guest.as_ref().filter(|side| side.bundle_ip == container.ip) {
         let netns = netns_path(netns_dir, &container.name);
         resources.push(Resource::GuestPeer(GuestPeer { netns, guest: guest_end(side) }));

@@ -5,6 +5,7 @@
 //! <state>/networks/<name>.lock        one network's lock
 //! <state>/networks/<name>.json        its record
 //! <state>/leases/<range>@<network>    a network's address range
+//! <state>/ids/<first>@<container>     a bundle's ids, where it has some of its own
 //! <state>/bundles/<container>.lock    one bundle's lock
 //! <state>/bundles/<container>/        its record (record.json) and its run-time state (run/)
 //! ```
@@ -13,6 +14,7 @@
 //! The state lives on tmpfs and goes with the kernel objects it describes. Locks are taken in the
 //! order network, bundle, host.
 
+mod ids;
 mod leases;
 #[cfg(test)]
 mod tests;
@@ -222,6 +224,7 @@ impl State {
     /// # Errors
     /// What the file system said.
     pub fn forget_bundle(&self, name: &ContainerName) -> Result<(), StateError> {
+        self.forget_ids(name)?;
         // The record goes first: a directory without one is rubbish that anyone may remove.
         fsutil::remove_file(&self.bundle_path(name))?;
         fsutil::remove_tree(&self.bundle_dir(name))?;
@@ -234,7 +237,7 @@ impl State {
     /// # Errors
     /// What the file system said.
     pub fn tidy(&self) -> Result<(), StateError> {
-        let dirs = [self.networks_dir(), self.leases_dir(), self.bundles_dir()];
+        let dirs = [self.networks_dir(), self.leases_dir(), self.ids_dir(), self.bundles_dir()];
         dirs.iter().for_each(|dir| fsutil::remove_dir_if_empty(dir));
         if dirs.iter().any(|dir| dir.exists()) {
             return Ok(());

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::net::{Ipv4Addr, Ipv6Addr};
 use std::path::PathBuf;
 
-use carboy::spec::{LimitOptions, PullPolicy, Readiness, SecurityOptions};
+use carboy::spec::{LimitOptions, PullPolicy, Readiness, SecurityOptions, Userns};
 use carboy::{BottleSpec, LaunchOptions, RunOptions, Slug};
 use clap::Args;
 
@@ -48,7 +48,7 @@ pub(super) struct LaunchArgs {
     #[arg(short = 'e', long = "env", value_name = "NAME[=VALUE]")]
     env: Vec<String>,
     /// Show a file or directory of the host inside
-    #[arg(short = 'v', long = "volume", value_name = "SRC:DST[:ro]")]
+    #[arg(short = 'v', long = "volume", value_name = "SRC:DST[:ro,idmap]")]
     volume: Vec<String>,
     #[command(flatten)]
     files: FileArgs,
@@ -145,6 +145,7 @@ impl LaunchArgs {
             health: self.health.options(),
             ready: Readiness::default(),
             pull: PullPolicy::default(),
+            userns: self.security.userns.map(Userns::from),
         };
         Ok(LaunchOptions {
             daemons_csv: self.daemons,
@@ -195,6 +196,30 @@ struct SecurityArgs {
     /// Set a resource limit: nofile=1024:4096, core=-1
     #[arg(long, value_name = "NAME=SOFT[:HARD]")]
     ulimit: Vec<String>,
+    /// Give it ids of its own, so that root inside is nobody on the host; `host` gives it the host's
+    #[arg(
+        long,
+        value_name = "auto|host",
+        num_args = 0..=1,
+        require_equals = true,
+        default_missing_value = "auto"
+    )]
+    userns: Option<UsernsWord>,
+}
+
+#[derive(Clone, Copy, Debug, clap::ValueEnum)]
+enum UsernsWord {
+    Auto,
+    Host,
+}
+
+impl From<UsernsWord> for Userns {
+    fn from(word: UsernsWord) -> Self {
+        match word {
+            UsernsWord::Auto => Self::Auto,
+            UsernsWord::Host => Self::Host,
+        }
+    }
 }
 
 /// What makes a bottle: `plan` and `up` take the same.

@@ -8,6 +8,7 @@ use carboy::fsutil;
 use carboy::oci::registry::RegistryConfig;
 use carboy::oci::unpack::Limits;
 use carboy::plan::Pool;
+use carboy::spec::Userns;
 use carboy::{Config, Engine, Prefix};
 use clap::Args;
 use ipnet::Ipv4Net;
@@ -52,6 +53,8 @@ struct File {
     layer_max_ratio: Option<NonZeroU64>,
     /// Registries, `host` or `host:port`, that may be spoken to without TLS.
     insecure_registries: Option<Vec<String>>,
+    /// `auto`: bundles have ids of their own unless asked for otherwise.
+    userns: Option<Userns>,
 }
 
 impl GlobalArgs {
@@ -79,6 +82,7 @@ impl GlobalArgs {
             pool,
             layer_limits,
             registry,
+            userns: file.userns.unwrap_or(default.userns),
             ..default
         }))
     }

@@ -12,20 +12,19 @@ use super::{Engine, Error, rolled_back, settle};
 use crate::host::KernelHost;
 use crate::launch::{self, LaunchImage, Place};
 use crate::names::{ContainerName, Slug};
-use crate::net::{nflog, port_rules};
+use crate::net::nflog;
 use crate::oci::container as oci_container;
 use crate::oci::feed::Feed;
 use crate::oci::helper::Surroundings;
-use crate::oci::security::Security;
-use crate::oci::spec::{Container, ImageRef, Limits, LogLimits, Process};
+use crate::oci::spec::{Container, ImageRef};
 use crate::oci::status::{ContainerState, Started};
-use crate::oci::{RuntimeError, digest::Digest, etc_files};
+use crate::oci::{RuntimeError, etc_files};
 use crate::plan;
 use crate::presence::Presence;
-use crate::reconcile::{self, Expect, Transaction};
-use crate::resource::{Host, Resource};
+use crate::reconcile::{Expect, Transaction};
+use crate::resource::Host;
 use crate::spec::{BundleLaunchSpec, LaunchOptions, NetworkSpec};
-use crate::state::{BundleRecord, Phase, StateError};
+use crate::state::{BundleRecord, Phase};
 
 /// The host's resolver configuration.
 const RESOLV_CONF: &str = "/etc/resolv.conf";
@@ -162,8 +161,10 @@ impl Engine {
         inherited: &impl Fn(&str) -> Option<String>,
     ) -> Result<(Container, Vec<String>), Error> {
         let image = self.find_image(wish.image, wish.embedded)?;
-        let place = Place { ip: wish.ip, ip6: wish.ip6, internal: network.policy.internal };
         let options = wish.options;
+        let userns = self.ids_for(&self.config.prefix.container(wish.slug), options.run.userns)?;
+        let internal = network.policy.internal;
+        let place = Place { ip: wish.ip, ip6: wish.ip6, internal, userns };
         let init = if options.run.init { Some(self.init_program(wish.embedded)?) } else { None };
         let reference = ImageRef { reference: image.reference, digest: image.digest };
         let (config, healthcheck) = (&image.config, image.healthcheck.as_ref());
@@ -181,7 +182,7 @@ impl Engine {
         &self,
         host: &mut KernelHost<'_>,
         network: &NetworkSpec,
-        container: Container,
+        mut container: Container,
         old: Option<Phase>,
         mut notes: Vec<String>,
     ) -> Result<Placed, Error> {
@@ -193,6 +194,9 @@ impl Engine {
         let (surroundings, note) = surroundings(&container, network.log_group);
         host.surroundings = surroundings;
         host.netns = super::verify::live_netns(&container)?;
+        let wanted = container.userns;
+        let claim = self.claim_ids(&mut container)?;
+        let ids = container.userns;
         let mut record = BundleRecord {
             phase: Phase::Applying,
             slug: container.slug.clone(),
@@ -203,9 +207,13 @@ impl Engine {
             Some(Phase::Done) => Expect::Existing,
             Some(Phase::Applying) | None => Expect::Fresh,
         };
-        if old.is_none() {
+        if old.is_none() || ids != wanted {
             self.state.write_bundle(&name, &record)?;
         }
+        if let Some(range) = ids {
+            self.state.lease_ids(range, &name)?;
+        }
+        drop(claim);
         let mut transaction = Transaction::new();
         let applied = transaction.apply(host, &record.resources, expect).map_err(Error::from);
         let changed = !transaction.changes().is_empty();
@@ -244,138 +252,6 @@ impl Engine {
                 }
                 Err(rolled_back("the start", error, left))
             }
-        }
-    }
-
-    /// Stops the bundle and removes it: its stop signal, `grace`, SIGKILL.
-    ///
-    /// # Errors
-    /// What could not be removed.
-    pub fn stop(&self, slug: &Slug, grace: Duration) -> Result<StopReport, Error> {
-        Self::require_bundle_privileges()?;
-        let name = self.config.prefix.container(slug);
-        let lock = self.state.lock_bundle(&name)?;
-        let removed = self.remove_bundle_locked(&name, Some(slug), grace);
-        let released = self.release_bundle(&name, lock);
-        let changed = settle(removed, released)?;
-        Ok(StopReport { slug: slug.clone(), changed, notes: Vec::new() })
-    }
-
-    /// The same for a caller that holds the bundle's lock.
-    pub(super) fn remove_bundle_locked(
-        &self,
-        name: &ContainerName,
-        slug: Option<&Slug>,
-        grace: Duration,
-    ) -> Result<bool, Error> {
-        self.clear_bundle(&mut self.host(), name, slug, grace)
-    }
-
-    /// Removes what there is of the bundle, with a record or, by its slug, without.
-    pub(super) fn clear_bundle(
-        &self,
-        host: &mut KernelHost<'_>,
-        name: &ContainerName,
-        slug: Option<&Slug>,
-        grace: Duration,
-    ) -> Result<bool, Error> {
-        self.clear_bundle_and(host, name, slug, grace, Vec::new())
-    }
-
-    /// The same with links of a network that is removed next: they go when the bundle's own does, for
-    /// the kernel is slow while it takes a namespace down.
-    pub(super) fn clear_bundle_and(
-        &self,
-        host: &mut KernelHost<'_>,
-        name: &ContainerName,
-        slug: Option<&Slug>,
-        grace: Duration,
-        links: Vec<Resource>,
-    ) -> Result<bool, Error> {
-        let (recorded, mut resources) = match self.state.bundle(name) {
-            Ok(Some(record)) => (true, record.resources),
-            Ok(None) => (false, self.presumed_bundle(name, slug)?),
-            // What it said is lost, what it was about is not: the names follow from the slug.
-            Err(StateError::Unreadable { .. }) => (true, self.presumed_bundle(name, slug)?),
-            Err(e) => return Err(e.into()),
-        };
-        let container = resources.iter().find_map(|resource| match resource {
-            Resource::Container(container) => {
-                Some((container.slug.clone(), container.state.clone()))
-            }
-            _ => None,
-        });
-        let ran = container.as_ref().is_some_and(|(_, state)| {
-            matches!(ContainerState::read(state), Ok(ContainerState::Running(_)))
-        });
-        let port = resources.iter().position(|r| matches!(r, Resource::Veth(_))).unwrap_or(0);
-        resources.splice(port..port, links);
-        host.grace = grace;
-        let report = reconcile::remove(host, &resources);
-        host.grace = Duration::ZERO;
-        if let Some((slug, _)) = container {
-            self.tell_removal(&slug, &report.removed, ran);
-        }
-        if !report.errors.is_empty() {
-            return Err(Error::Left { name: name.to_string(), left: report.errors });
-        }
-        self.state.forget_bundle(name)?;
-        Ok(recorded || !report.removed.is_empty())
-    }
-
-    /// The resources of a bundle of which only the name is known.
-    fn presumed_bundle(
-        &self,
-        name: &ContainerName,
-        slug: Option<&Slug>,
-    ) -> Result<Vec<Resource>, Error> {
-        let Some(slug) = slug else { return Ok(Vec::new()) };
-        let network = self.config.prefix.network(slug);
-        let (ip, ip6) = port_rules::pinned_addresses(&name.veth())?;
-        let ip = ip.unwrap_or(Ipv4Addr::UNSPECIFIED);
-        let spec = self.presumed_spec(&network)?;
-        let container = self.presumed_container(name, slug, ip);
-        let mut resources = plan::bundle(&spec, container, &self.config.netns);
-        for resource in &mut resources {
-            if let Resource::PortRules(rules) = resource {
-                rules.ip6 = ip6;
-            }
-        }
-        Ok(resources)
-    }
-
-    fn presumed_container(&self, name: &ContainerName, slug: &Slug, ip: Ipv4Addr) -> Container {
-        Container {
-            name: name.clone(),
-            slug: slug.clone(),
-            image: ImageRef { reference: String::new(), digest: Digest::of(b"") },
-            layers: Vec::new(),
-            netns: plan::netns_path(&self.config.netns, name),
-            ip,
-            ip6: None,
-            internal: false,
-            process: Process {
-                args: Vec::new(),
-                env: Vec::new(),
-                cwd: "/".to_owned(),
-                user: String::new(),
-            },
-            volumes: Vec::new(),
-            tmpfs: Vec::new(),
-            secrets: Vec::new(),
-            security: Security::default(),
-            image_volumes: Vec::new(),
-            limits: Limits::default(),
-            read_only: false,
-            init: false,
-            ready_ports: Vec::new(),
-            stop_signal: libc::SIGTERM,
-            log: LogLimits::default(),
-            restart: crate::oci::restart::RestartPolicy::No,
-            health: None,
-            labels: std::collections::BTreeMap::new(),
-            storage: self.config.storage(name),
-            state: plan::run_dir(&self.config.state, name),
         }
     }
 

@@ -117,6 +117,9 @@ pub enum Error {
         /// The pool.
         pool: Ipv4Net,
     },
+    /// All ids are taken.
+    #[error("no range of 65536 ids is free for the bundle's own user namespace")]
+    NoIds,
     /// There is no such network.
     #[error("there is no network {name}")]
     NoNetwork {
@@ -235,7 +238,7 @@ impl Classify for Error {
             Self::Conflict { .. } | Self::NameTaken { .. } | Self::AddressInUse { .. } => {
                 ErrorKind::Conflict
             }
-            Self::Overlap { .. } | Self::PoolExhausted { .. } => ErrorKind::Overlap,
+            Self::Overlap { .. } | Self::PoolExhausted { .. } | Self::NoIds => ErrorKind::Overlap,
             Self::NoNetwork { .. } | Self::NoBottle { .. } | Self::NoDeniedLog { .. } => {
                 ErrorKind::NotFound
             }
@@ -275,6 +278,7 @@ impl Classify for Error {
             Self::PoolExhausted { .. } => {
                 Some("give a --subnet, or configure a larger pool".to_owned())
             }
+            Self::NoIds => Some("see /etc/subuid and /etc/subgid, or use --userns=host".to_owned()),
             Self::NoNetwork { .. } => {
                 Some("`carboy network create` makes it, `carboy network ls` lists them".to_owned())
             }

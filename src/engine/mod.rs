@@ -6,6 +6,7 @@
 mod adopt;
 mod bottle;
 mod bundle;
+mod bundle_removal;
 mod choice;
 mod command;
 mod condition;
@@ -14,6 +15,7 @@ mod error;
 mod events;
 mod guest;
 mod host_checks;
+mod ids;
 mod images;
 mod lifecycle;
 mod network;

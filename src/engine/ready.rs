@@ -6,6 +6,7 @@ use std::time::Instant;
 use super::condition::{Attempts, lacks};
 use super::{BottleState, Engine, Error};
 use crate::names::Slug;
+use crate::oci::container;
 use crate::plan::BottleView;
 use crate::readiness::{Condition, DEFAULT_TIMEOUT, Readiness};
 
@@ -83,7 +84,12 @@ impl Engine {
     /// # Errors
     /// It ended with an exit code other than 0.
     pub(super) fn check_alive(&self, slug: &Slug) -> Result<Option<String>, Error> {
-        let status = self.inspect(slug)?;
+        let mut status = self.inspect(slug)?;
+        if let (BottleState::Exited, Some(container)) = (status.state, &status.container) {
+            // Its monitor may be about to start it again, and has not said so yet.
+            container::settled(container)?;
+            status = self.inspect(slug)?;
+        }
         if status.state != BottleState::Exited {
             return Ok(None);
         }

@@ -8,6 +8,7 @@ use crate::error::{Classify, ErrorKind};
 use crate::oci::capabilities::CapabilityError;
 use crate::oci::env_file::{self, EnvFileError};
 use crate::oci::health::HealthError;
+use crate::oci::id_range::IdRangeError;
 use crate::oci::limits::LimitError;
 use crate::oci::log_opts::LogOptionError;
 use crate::oci::process::ProcessError;
@@ -35,6 +36,9 @@ pub enum LaunchError {
     /// A secret.
     #[error(transparent)]
     Secret(#[from] SecretError),
+    /// An id that the bundle's own user namespace lacks.
+    #[error(transparent)]
+    Ids(#[from] IdRangeError),
     /// A bound.
     #[error(transparent)]
     Limit(#[from] LimitError),
@@ -87,6 +91,12 @@ pub enum LaunchError {
         /// What the kernel said.
         #[source]
         source: io::Error,
+    },
+    /// A volume whose ids are to be mapped where the bundle has none of its own.
+    #[error("volume source {} is asked for with idmap, but the bundle has no ids of its own", path.display())]
+    NothingToMap {
+        /// As given.
+        path: PathBuf,
     },
     /// A label that carboy does not set.
     #[error("volume source {} cannot be given an SELinux label", path.display())]
@@ -150,6 +160,7 @@ impl LaunchError {
             Self::Volume(e) => e,
             Self::Tmpfs(e) => e,
             Self::Secret(e) => e,
+            Self::Ids(e) => e,
             Self::Limit(e) => e,
             Self::Ulimit(e) => e,
             Self::Capability(e) => e,
@@ -188,6 +199,7 @@ impl Classify for LaunchError {
         }
         let hint = match self {
             Self::NoVolumeSource { .. } => "carboy makes no directory on the host: create it first",
+            Self::NothingToMap { .. } => "give --userns=auto, or leave idmap out",
             Self::Relabel { .. } => {
                 "label it yourself (chcon -R -t container_file_t), and leave z and Z out"
             }

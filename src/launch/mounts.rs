@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 use super::LaunchError;
 use crate::names::ContainerName;
 use crate::oci::env_file;
+use crate::oci::id_range::IdRange;
 use crate::oci::secret::{self, Secret, SecretError, SecretSource};
 use crate::oci::spec::{Container, Volume};
 use crate::oci::tmpfs::{self, Tmpfs};
@@ -32,6 +33,7 @@ impl Mounts {
         image: Option<&oci_spec::image::Config>,
         options: &LaunchOptions,
         name: &ContainerName,
+        userns: Option<IdRange>,
         inherited: &impl Fn(&str) -> Option<String>,
     ) -> Result<Self, LaunchError> {
         let run = &options.run;
@@ -54,9 +56,16 @@ impl Mounts {
             taken.extend(image_volumes.iter().cloned());
             tmpfs.extend(tmpfs::of_read_only_root(&taken));
         }
+        for Tmpfs { uid, gid, .. } in &tmpfs {
+            userns.map(|range| range.to_host("user", *uid)).transpose()?;
+            userns.map(|range| range.to_host("group", *gid)).transpose()?;
+        }
         tmpfs.sort_by(|a, b| a.destination.cmp(&b.destination));
         let mut volumes = Vec::with_capacity(parsed.len());
-        for VolumeArg { source, destination, read_only, relabel } in parsed {
+        for VolumeArg { source, destination, read_only, idmap, relabel } in parsed {
+            if idmap && userns.is_none() {
+                return Err(LaunchError::NothingToMap { path: source });
+            }
             if relabel && selinux_is_enabled() {
                 return Err(LaunchError::Relabel { path: source });
             }
@@ -64,7 +73,7 @@ impl Mounts {
             if source == Path::new("/") {
                 return Err(VolumeError::HostRoot.into());
             }
-            volumes.push(Volume { source, destination, read_only });
+            volumes.push(Volume { source, destination, read_only, idmap });
         }
         volumes.sort_by_key(|v| v.destination.components().count());
         Ok(Self { volumes, image_volumes, tmpfs, secrets })

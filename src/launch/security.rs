@@ -9,7 +9,7 @@ use crate::oci::apparmor;
 use crate::oci::capabilities::Granted;
 use crate::oci::limits as parse;
 use crate::oci::security::{self, Security};
-use crate::oci::spec::{DeviceRate, Limits};
+use crate::oci::spec::{Container, DeviceRate, Limits};
 use crate::oci::ulimit::{self, Ulimit};
 use crate::privileges;
 use crate::spec::{LimitOptions, SecurityOptions};
@@ -25,6 +25,21 @@ pub(super) fn of(wanted: &SecurityOptions) -> Result<Security, LaunchError> {
         seccomp_unconfined: words.seccomp_unconfined,
         apparmor: words.apparmor,
         ulimits: ulimit::parse_all(&wanted.ulimits)?,
+    })
+}
+
+/// Rights over a network namespace that the host owns: a container with a user namespace of its own
+/// has none.
+const OVER_THE_NETWORK: [&str; 2] = ["CAP_NET_ADMIN", "CAP_NET_RAW"];
+
+/// What the user should know of capabilities that were asked for in vain.
+pub(super) fn without_effect(container: &Container) -> Option<String> {
+    container.userns?;
+    let Granted { root, everyone } = &container.security.capabilities;
+    let has = |name: &&str| root.contains(*name) || everyone.contains(*name);
+    let names: Vec<&str> = OVER_THE_NETWORK.into_iter().filter(|name| has(name)).collect();
+    (!names.is_empty()).then(|| {
+        format!("{} has no effect: the host owns the bundle's network", names.join(" and "))
     })
 }
 

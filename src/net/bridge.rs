@@ -29,6 +29,10 @@ fn object(spec: &Bridge) -> String {
     format!("bridge {} ({})", spec.name, spec.network)
 }
 
+fn missing(spec: &Bridge) -> Error {
+    Error::Missing { object: object(spec) }
+}
+
 /// Makes the bridge if its name is free.
 ///
 /// # Errors
@@ -37,7 +41,7 @@ fn object(spec: &Bridge) -> String {
 pub fn create(spec: &Bridge) -> Result<Creation, Error> {
     netlink::run(&object(spec), FEATURE, async |route| {
         let index = match route.one(link::create_bridge(spec)).await? {
-            Ok(messages) => facts::created(&object(spec), messages)?.index,
+            Ok(_) => find(route, spec).await?.ok_or_else(|| missing(spec))?.index,
             Err(Refusal { errno: libc::EEXIST, .. }) => return Ok(Creation::Exists),
             Err(refusal) => return Err(route.refused("create", refusal)),
         };
@@ -136,7 +140,7 @@ pub fn repair(spec: &Bridge, drift: &[Drift]) -> Result<(), Error> {
     netlink::run(&object(spec), FEATURE, async |route| {
         let seen = match look(route, spec).await? {
             Look::Ours(seen) => seen,
-            Look::Absent => return Err(Error::Missing { object: object(spec) }),
+            Look::Absent => return Err(missing(spec)),
             Look::Foreign(found) => return Err(Error::Foreign { object: object(spec), found }),
         };
         let parts = differences(spec, &seen).parts(drift);

@@ -177,17 +177,6 @@ pub(crate) fn link(
     }))
 }
 
-/// The link that a creation was answered with.
-pub(crate) fn created(object: &str, messages: Vec<RouteNetlinkMessage>) -> Result<Link, Error> {
-    messages
-        .into_iter()
-        .find_map(|m| match m {
-            RouteNetlinkMessage::NewLink(link) => Some(Link::from(link)),
-            _ => None,
-        })
-        .ok_or_else(|| Error::answer(object, "no link that was created"))
-}
-
 /// The addresses of an answer, each with its interface's index.
 pub(crate) fn addresses(messages: &[RouteNetlinkMessage]) -> Vec<(u32, IpNet)> {
     messages

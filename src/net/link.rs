@@ -17,7 +17,7 @@ use netlink_packet_route::neighbour::{
 use netlink_packet_route::{AddressFamily, RouteNetlinkMessage};
 use rtnetlink::{LinkBridge, LinkBridgePort, LinkMessageBuilder, LinkUnspec, LinkVeth};
 
-use crate::net::netlink::{CHANGE, CREATE, CREATE_ECHO, DUMP, GET, REPLACE, Request};
+use crate::net::netlink::{CHANGE, CREATE, DUMP, GET, REPLACE, Request};
 use crate::net::spec::{Bridge, CONTAINER_IFNAME, MacAddr, Veth};
 
 pub(crate) fn request(
@@ -32,8 +32,9 @@ fn change(operation: &'static str, message: LinkMessage) -> Request {
     request(operation, CHANGE, RouteNetlinkMessage::NewLink(message))
 }
 
-/// Creates the bridge; the answer holds its index. Its MTU is a message of its own: one that is part of
-/// this does not count as wanted, and goes back to 1500 when the last port leaves.
+/// Creates the bridge. Its index has to be asked for: only Linux 6.2 and later would answer with it.
+/// Its MTU is a message of its own: one that is part of this does not count as wanted, and goes back to
+/// 1500 when the last port leaves.
 pub(crate) fn create_bridge(spec: &Bridge) -> Request {
     let message = LinkBridge::new(spec.name.as_str())
         .address(spec.mac.octets().to_vec())
@@ -42,7 +43,7 @@ pub(crate) fn create_bridge(spec: &Bridge) -> Request {
         .forward_delay(0)
         .mcast_snooping(false)
         .build();
-    request("create", CREATE_ECHO, RouteNetlinkMessage::NewLink(message))
+    request("create", CREATE, RouteNetlinkMessage::NewLink(message))
 }
 
 /// No spanning tree, no delay before a port forwards, no multicast snooping: one port needs none.
@@ -87,7 +88,7 @@ pub(crate) fn create_veth(spec: &Veth, bridge: u32, namespace: RawFd) -> Request
         .append_extra_attribute(tx)
         .append_extra_attribute(rx)
         .build();
-    request("create", CREATE_ECHO, RouteNetlinkMessage::NewLink(message))
+    request("create", CREATE, RouteNetlinkMessage::NewLink(message))
 }
 
 /// Looks a link up; `__dev_get_by_name` of the kernel takes altnames of at most 15 bytes, too.

@@ -15,8 +15,8 @@ use std::thread;
 
 use futures_util::StreamExt;
 use netlink_packet_core::{
-    NLM_F_ACK, NLM_F_CREATE, NLM_F_DUMP, NLM_F_ECHO, NLM_F_EXCL, NLM_F_REPLACE, NLM_F_REQUEST,
-    NetlinkMessage, NetlinkPayload, NlasIterator,
+    NLM_F_ACK, NLM_F_CREATE, NLM_F_DUMP, NLM_F_EXCL, NLM_F_REPLACE, NLM_F_REQUEST, NetlinkMessage,
+    NetlinkPayload, NlasIterator,
 };
 use netlink_packet_route::RouteNetlinkMessage;
 use netlink_sys::AsyncSocket as _;
@@ -28,8 +28,6 @@ use crate::net::error::{Error, Refusal};
 pub(crate) const CHANGE: u16 = NLM_F_REQUEST | NLM_F_ACK;
 /// Create; EEXIST if it is there.
 pub(crate) const CREATE: u16 = CHANGE | NLM_F_CREATE | NLM_F_EXCL;
-/// Create and answer with the new object.
-pub(crate) const CREATE_ECHO: u16 = CREATE | NLM_F_ECHO;
 /// Create, or replace what is there.
 pub(crate) const REPLACE: u16 = CHANGE | NLM_F_CREATE | NLM_F_REPLACE;
 /// Read one object.

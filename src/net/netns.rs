@@ -52,7 +52,7 @@ pub(crate) fn open(path: &Path) -> Result<File, Error> {
 }
 
 /// Makes the namespace if its path is free: IPv6 off inside but for `lo` where it is wanted, `lo`
-/// up. `held` is one that lives on though its mount is gone: then that one is mounted there again.
+/// up, sockets open to all programs where that is wanted. `held` is one that lives on though its mount is gone: then that one is mounted there again.
 ///
 /// # Errors
 /// What the kernel said; the path is free again then.
@@ -96,6 +96,9 @@ fn make(spec: &Netns) -> Result<(), Error> {
     netlink::on_thread(&object, || {
         unshare(CloneFlags::CLONE_NEWNET).map_err(|e| Error::system(&object, "make", e))?;
         switch_ipv6(spec)?;
+        if spec.open_sockets {
+            sysctl::open_sockets(&object)?;
+        }
         netlink::block_on(&object, FEATURE, async |route| {
             route.all(vec![link::set_up(LOOPBACK), link::set_alias(LOOPBACK, ALIAS)]).await
         })?;
@@ -177,6 +180,7 @@ fn is_namespace(object: &str, path: &Path) -> Result<bool, Error> {
 enum Part {
     Mount,
     Ipv6,
+    Sockets,
     Loopback,
 }
 
@@ -187,14 +191,19 @@ fn differences(spec: &Netns, namespace: Option<&File>) -> Result<Differences<Par
         found.expect(Part::Mount, format!("netns {}", spec.name), "mounted", None);
         return Ok(found);
     };
-    let (switches, loopback) = netlink::run_in(&object, FEATURE, namespace, async |route| {
-        let mut switches = Vec::new();
-        for switch in IPV6_SWITCHES {
-            switches.push((switch, sysctl::ipv6_is_disabled(&object, switch)?));
-        }
-        let answer = route.one(link::get(LOOPBACK)).await?;
-        Ok((switches, facts::link(route, "read", answer)?))
-    })?;
+    let (switches, sockets, loopback) =
+        netlink::run_in(&object, FEATURE, namespace, async |route| {
+            let mut switches = Vec::new();
+            for switch in IPV6_SWITCHES {
+                switches.push((switch, sysctl::ipv6_is_disabled(&object, switch)?));
+            }
+            let mut sockets = Vec::new();
+            for (name, want) in sysctl::OPEN_SOCKETS.into_iter().filter(|_| spec.open_sockets) {
+                sockets.push((name, want, sysctl::read_ipv4(&object, name)?));
+            }
+            let answer = route.one(link::get(LOOPBACK)).await?;
+            Ok((switches, sockets, facts::link(route, "read", answer)?))
+        })?;
     for (switch, disabled) in switches {
         let resource = format!("netns {} IPv6 {switch}", spec.name);
         found.expect_if_known(
@@ -203,6 +212,12 @@ fn differences(spec: &Netns, namespace: Option<&File>) -> Result<Differences<Par
             on_off(spec.ipv6 && switch == "lo"),
             disabled.map(|disabled| on_off(!disabled)),
         );
+    }
+    for (name, want, value) in sockets {
+        let resource = format!("netns {} net.ipv4.{name}", spec.name);
+        // The kernel parts two numbers by a tab.
+        let words = |text: &str| text.split_whitespace().collect::<Vec<_>>().join(" ");
+        found.expect(Part::Sockets, resource, words(want), value.as_deref().map(words));
     }
     let state = loopback.map(|l| if l.up { "up" } else { "down" });
     found.expect(Part::Loopback, format!("netns {} lo", spec.name), "up", state);
@@ -241,6 +256,7 @@ pub fn repair(spec: &Netns, drift: &[Drift], held: Option<&File>) -> Result<(), 
         for part in parts {
             match part {
                 Part::Ipv6 => switch_ipv6(spec)?,
+                Part::Sockets => sysctl::open_sockets(&object)?,
                 Part::Loopback => route.all(vec![link::set_up(LOOPBACK)]).await?,
                 // Only a half-made namespace lacks its mount.
                 Part::Mount => {}

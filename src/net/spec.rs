@@ -173,6 +173,10 @@ pub struct Netns {
     /// Whether `lo` has IPv6. All other interfaces have none until it is turned on for them.
     #[serde(default)]
     pub ipv6: bool,
+    /// Whether programs without rights over it may bind low ports and open ICMP sockets: for those of
+    /// another user namespace, which never have any. For all others the container's runtime sees to it.
+    #[serde(default)]
+    pub open_sockets: bool,
 }
 
 /// A veth pair: the host end is a port of the bridge, the other end is `eth0` inside the namespace

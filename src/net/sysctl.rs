@@ -1,5 +1,5 @@
-//! The sysctls that no netlink message can set: those of IPv6. Paths below /proc/sys/net belong to
-//! the network namespace of the thread that uses them.
+//! The sysctls that no netlink message can set: those of IPv6, and of who may open which sockets.
+//! Paths below /proc/sys/net belong to the network namespace of the thread that uses them.
 
 use std::fs;
 use std::io;
@@ -68,6 +68,29 @@ pub(crate) fn can_force_forwarding() -> bool {
 pub(crate) fn force_forwarding(object: &str, device: &str, on: bool) -> Result<(), Error> {
     fs::write(path(device, FORCE_FORWARDING), if on { "1" } else { "0" })
         .map_err(|e| Error::sysctl(object, "set IPv6 forwarding on", e))
+}
+
+/// What lets programs without rights over a network namespace bind low ports, and open ICMP datagram
+/// sockets (icmp(7)) in place of raw ones; as Docker sets them.
+pub(crate) const OPEN_SOCKETS: [(&str, &str); 2] =
+    [("ip_unprivileged_port_start", "0"), ("ping_group_range", "0\t2147483647")];
+
+/// Sets them in the thread's namespace.
+pub(crate) fn open_sockets(object: &str) -> Result<(), Error> {
+    for (name, value) in OPEN_SOCKETS {
+        fs::write(ipv4(name), value)
+            .map_err(|e| Error::sysctl(object, "open sockets to all programs of", e))?;
+    }
+    Ok(())
+}
+
+/// What such a setting of the thread's namespace is.
+pub(crate) fn read_ipv4(object: &str, name: &str) -> Result<Option<String>, Error> {
+    read(object, &ipv4(name))
+}
+
+fn ipv4(name: &str) -> PathBuf {
+    Path::new("/proc/sys/net/ipv4").join(name)
 }
 
 fn read(object: &str, path: &Path) -> Result<Option<String>, Error> {

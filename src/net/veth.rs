@@ -39,6 +39,10 @@ pub fn create(spec: &Veth) -> Result<Creation, Error> {
     })
 }
 
+fn missing(spec: &Veth) -> Error {
+    Error::Missing { object: object(spec) }
+}
+
 async fn make(
     spec: &Veth,
     namespace: &File,
@@ -49,7 +53,7 @@ async fn make(
         .await?
         .ok_or_else(|| Error::Missing { object: format!("bridge {}", spec.bridge) })?;
     let link = match host.one(link::create_veth(spec, bridge, namespace.as_raw_fd())).await? {
-        Ok(messages) => facts::created(&object(spec), messages)?,
+        Ok(_) => find(host, spec.name.as_str()).await?.ok_or_else(|| missing(spec))?,
         Err(Refusal { errno: libc::EEXIST, .. }) => {
             // The kernel does not say which end it means.
             return match find(host, spec.name.as_str()).await? {
@@ -147,7 +151,7 @@ pub fn observe(spec: &Veth) -> Result<Presence, Error> {
 pub fn repair(spec: &Veth, drift: &[Drift]) -> Result<(), Error> {
     let seen = match look(spec)? {
         Look::Ours(seen) => seen,
-        Look::Absent => return Err(Error::Missing { object: object(spec) }),
+        Look::Absent => return Err(missing(spec)),
         Look::Foreign(found) => return Err(Error::Foreign { object: object(spec), found }),
     };
     let parts = differences(spec, &seen).parts(drift);

@@ -8,6 +8,9 @@ use std::path::Path;
 /// The profile a container gets where nothing else is asked for and an administrator has loaded it.
 pub const DEFAULT_PROFILE: &str = "carboy-default";
 
+/// The kernel's name for no profile.
+const UNCONFINED: &str = "unconfined";
+
 const ENABLED: &str = "/sys/module/apparmor/parameters/enabled";
 const PROFILES: &str = "/sys/kernel/security/apparmor/profiles";
 
@@ -19,7 +22,7 @@ pub fn is_enabled() -> bool {
 /// Whether a profile is loaded. `unconfined` is always there. `None` if the host's list cannot be
 /// read.
 pub fn is_loaded(profile: &str) -> Option<bool> {
-    if profile == "unconfined" {
+    if profile == UNCONFINED {
         return Some(true);
     }
     fs::read_to_string(Path::new(PROFILES)).ok().map(|list| lists(&list, profile))
@@ -29,6 +32,8 @@ pub fn is_loaded(profile: &str) -> Option<bool> {
 pub(crate) fn effective(wanted: Option<&str>) -> Option<String> {
     let default = || is_enabled() && is_loaded(DEFAULT_PROFILE) == Some(true);
     match wanted {
+        // The runtime takes any profile, this one included, for a wish that needs AppArmor.
+        Some(UNCONFINED) if !is_enabled() => None,
         Some(profile) => Some(profile.to_owned()),
         None => default().then(|| DEFAULT_PROFILE.to_owned()),
     }
@@ -52,6 +57,6 @@ mod tests {
         for name in ["docker", "docker-default (enforce)", "b", ""] {
             assert!(!lists(list, name), "{name}");
         }
-        assert_eq!(is_loaded("unconfined"), Some(true));
+        assert_eq!(is_loaded(UNCONFINED), Some(true));
     }
 }

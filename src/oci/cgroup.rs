@@ -13,15 +13,37 @@ use super::identity::ProcessIdentity;
 use crate::fsutil::{PathContext, PathError};
 use crate::names::ContainerName;
 
+/// Where control groups are mounted.
+const ROOT: &str = "/sys/fs/cgroup";
+
 /// How long dying processes may keep a group busy before its removal is given up.
 const REMOVE_PATIENCE: Duration = Duration::from_secs(5);
 
-/// The group's path below the root of each hierarchy: absolute and never shared.
+/// The container's own group below the bundle's, on pure version 2.
+const INNER: &str = "container";
+
+/// The bundle's path below the root of each hierarchy: absolute and never shared.
 ///
 /// A group of its own at the top, not one below a common `/carboy`: the last bottle's removal of a
 /// common parent would race with the next one's creation.
-pub(crate) fn path(name: &ContainerName) -> PathBuf {
+fn path(name: &ContainerName) -> PathBuf {
     PathBuf::from(format!("/carboy.{name}"))
+}
+
+/// The path of the group that the container's processes are in.
+///
+/// On pure version 2 it is one below the bundle's, which so has controllers enabled for a child of
+/// its own. Without that whoever manages the root may turn a controller off there, and systemd does
+/// so with those it does not use itself: the container's limits would be gone (cgroups(7), "Enabling
+/// and disabling controllers": EBUSY if a child hands the controller on).
+///
+/// # Errors
+/// If the mount table cannot be read.
+pub(crate) fn container_path(name: &ContainerName) -> Result<PathBuf, PathError> {
+    Ok(match is_pure_v2(&hierarchies()?) {
+        true => path(name).join(INNER),
+        false => path(name),
+    })
 }
 
 /// Keeps the kernel ready to move processes between groups, for as long as it is used.
@@ -109,6 +131,12 @@ fn parse_mountinfo(text: &str) -> Vec<Hierarchy> {
     found
 }
 
+/// Whether version 2 is all there is, as the runtime decides it: what is mounted on the root itself,
+/// the last on top.
+fn is_pure_v2(all: &[Hierarchy]) -> bool {
+    all.iter().rfind(|h| h.mount == Path::new(ROOT)).is_some_and(|h| h.unified)
+}
+
 /// The controllers that limits can be set with; `None` if no hierarchy is mounted at all.
 ///
 /// The runtime uses version 2 where it is mounted on `/sys/fs/cgroup` itself, and otherwise the
@@ -117,10 +145,9 @@ fn parse_mountinfo(text: &str) -> Vec<Hierarchy> {
 /// # Errors
 /// If the mount table cannot be read.
 pub(crate) fn controllers() -> Result<Option<BTreeSet<String>>, PathError> {
-    let root = Path::new("/sys/fs/cgroup");
+    let root = Path::new(ROOT);
     let all = hierarchies()?;
-    // As the runtime decides: what is mounted on the root itself, the last on top.
-    if all.iter().rfind(|h| h.mount == root).is_some_and(|h| h.unified) {
+    if is_pure_v2(&all) {
         let path = root.join("cgroup.controllers");
         let text = fs::read_to_string(&path).at("read", &path)?;
         return Ok(Some(text.split_ascii_whitespace().map(str::to_owned).collect()));
@@ -135,9 +162,8 @@ pub(crate) fn controllers() -> Result<Option<BTreeSet<String>>, PathError> {
 
 /// The container's group, where version 2 is all there is.
 pub(crate) fn pure_v2_directory(name: &ContainerName) -> Result<Option<PathBuf>, PathError> {
-    let root = Path::new("/sys/fs/cgroup");
-    let unified = hierarchies()?.iter().rfind(|h| h.mount == root).is_some_and(|h| h.unified);
-    Ok(unified.then(|| below(root, &path(name))))
+    let pure = is_pure_v2(&hierarchies()?);
+    Ok(pure.then(|| below(Path::new(ROOT), &path(name).join(INNER))))
 }
 
 /// Moves this process, a monitor, out of its caller's groups into one of its own, in the
@@ -207,11 +233,14 @@ fn directories(group: &Path) -> Result<Vec<PathBuf>, PathError> {
 pub(crate) fn freezer_directory(
     name: &ContainerName,
 ) -> Result<Option<(PathBuf, bool)>, PathError> {
-    let root = Path::new("/sys/fs/cgroup");
-    let all = hierarchies()?;
-    let only = all.iter().rfind(|h| h.mount == root).filter(|h| h.unified);
-    let v1 = || all.iter().find(|h| !h.unified && h.options.iter().any(|o| o == "freezer"));
-    let found = only.or_else(v1).map(|h| (below(&h.mount, &path(name)), h.unified));
+    let found = match pure_v2_directory(name)? {
+        Some(directory) => Some((directory, true)),
+        None => {
+            let is_freezer = |h: &Hierarchy| h.options.iter().any(|o| o == "freezer");
+            let v1 = hierarchies()?.into_iter().find(|h| !h.unified && is_freezer(h));
+            v1.map(|h| (below(&h.mount, &path(name)), false))
+        }
+    };
     Ok(found.filter(|(directory, _)| directory.is_dir()))
 }
 
@@ -220,7 +249,7 @@ pub(crate) fn freezer_directory(
 /// # Errors
 /// If the mount table cannot be read.
 pub(crate) fn group_directories(name: &ContainerName) -> Result<Vec<PathBuf>, PathError> {
-    directories(&path(name))
+    directories(&container_path(name)?)
 }
 
 /// Whether anything of the group exists.
@@ -353,6 +382,9 @@ mod tests {
         assert!(all[0].matches("cpu,cpuacct") && !all[0].matches("") && !all[0].matches("memory"));
         assert!(all[1].matches("name=systemd"));
         assert!(all[2].matches("") && !all[2].matches("cpu"));
+        assert!(!is_pure_v2(&all));
+        let over = "33 32 0:29 / /sys/fs/cgroup rw - cgroup2 cgroup2 rw,nsdelegate\n";
+        assert!(is_pure_v2(&parse_mountinfo(&format!("{text}{over}"))));
     }
 
     #[test]

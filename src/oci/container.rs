@@ -15,6 +15,7 @@ use super::helper::monitor::{LOCK_FILE, log_dir};
 use super::helper::{HelperBinary, PreparedMonitor, StartRequest};
 use super::identity::ProcessHandle;
 use super::life;
+use super::namespaces;
 use super::restart::RestartPolicy;
 use super::runtime_error::RuntimeError;
 use super::secrets;
@@ -110,6 +111,11 @@ pub(crate) fn observe(container: &Container) -> Result<Presence, RuntimeError> {
     Ok(match settled(container)? {
         ContainerState::Running(started) if !same_network(container, &started) => {
             drift("running in another network namespace".to_owned())
+        }
+        ContainerState::Running(started)
+            if !namespaces::has_ids(started.init.pid, container.userns) =>
+        {
+            drift("running with other ids than its user namespace is to have".to_owned())
         }
         ContainerState::Running(_) if !is_watched(container)? => {
             drift("running without its monitor".to_owned())

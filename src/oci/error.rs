@@ -214,7 +214,7 @@ pub enum StoreError {
         found: String,
     },
     /// A layer cannot be unpacked.
-    #[error("{file}: layer {layer}, entry {entry:?} cannot be unpacked")]
+    #[error("{file}: layer {layer}{} cannot be unpacked", of_entry(entry))]
     Layer {
         /// The archive or directory.
         file: String,
@@ -363,6 +363,10 @@ fn list(words: &[String]) -> String {
     if words.is_empty() { "none".to_owned() } else { words.join(", ") }
 }
 
+fn of_entry(entry: &str) -> String {
+    if entry.is_empty() { String::new() } else { format!(", entry {entry:?}") }
+}
+
 /// The kind of an error of the kernel.
 fn io_kind(error: &io::Error) -> ErrorKind {
     match error.kind() {
@@ -458,7 +462,7 @@ impl Classify for StoreError {
             | Self::DiffIdMismatch { .. } => Some("make or copy the archive again".to_owned()),
             Self::SeveralImages { .. } => Some("load it without a name of your own".to_owned()),
             Self::NotFound { there, .. } if there.is_empty() => Some(
-                "the store is empty: load an image with `carboy image load ARCHIVE`".to_owned(),
+                "no image has a name here: load one with `carboy image load ARCHIVE`".to_owned(),
             ),
             Self::NotFound { there, .. } => Some(format!(
                 "there is {}; load another with `carboy image load ARCHIVE`",

@@ -42,6 +42,8 @@ pub(crate) struct BundleExecutor {
     pub(crate) dies_with_parent: bool,
     /// Its standard input is a terminal, which becomes the one its session is controlled by.
     pub(crate) terminal: bool,
+    /// It must be in the control group of version 2 that its cgroup namespace begins with.
+    pub(crate) in_own_group: bool,
     /// Where a failure is told. It closes when the program runs: the start is then complete.
     pub(crate) report: RawFd,
 }
@@ -74,6 +76,13 @@ impl BundleExecutor {
             // A parent outside of this PID namespace is 0, one that has died is not.
             if nix::unistd::getppid().as_raw() != 0 {
                 return Err("its parent has died".to_owned());
+            }
+        }
+        if self.in_own_group {
+            let groups = std::fs::read_to_string("/proc/self/cgroup")
+                .map_err(|e| format!("look at its control group: {e}"))?;
+            if !is_in_own_group(&groups) {
+                return Err("it is not in the container's control group".to_owned());
             }
         }
         if self.terminal {
@@ -110,6 +119,12 @@ impl Executor for BundleExecutor {
     fn setup_envs(&self, _: HashMap<String, String>) -> Result<(), ExecutorSetEnvsError> {
         Ok(())
     }
+}
+
+/// Whether `/proc/self/cgroup` speaks of a group within the reader's cgroup namespace
+/// (cgroup_namespaces(7)).
+fn is_in_own_group(groups: &str) -> bool {
+    groups.lines().any(|line| line.starts_with("0::/") && !line.starts_with("0::/.."))
 }
 
 fn c_string(bytes: &[u8]) -> Result<CString, String> {
@@ -167,5 +182,19 @@ impl StartBarrier {
         let mut said = Vec::new();
         self.read.read_to_end(&mut said)?;
         Ok((!said.is_empty()).then(|| String::from_utf8_lossy(&said).into_owned()))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_group_outside_of_the_namespace_is_not_the_own() {
+        assert!(is_in_own_group("0::/\n"));
+        assert!(is_in_own_group("1:cpu:/../x\n0::/below\n"));
+        assert!(!is_in_own_group("0::/../carboy-monitor.x\n"));
+        assert!(!is_in_own_group("1:cpu:/\n"));
+        assert!(!is_in_own_group(""));
     }
 }

@@ -9,21 +9,18 @@
 use std::fs::{self, File};
 use std::io::{self, Read, Write};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
-use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, PermissionsExt, chown};
 use std::path::{Component, Path, PathBuf};
-use std::time::{Duration, Instant};
 
-use rustix::fs::{AtFlags, CWD, FileType, Mode, OFlags, ResolveFlags};
+use rustix::fs::{AtFlags, FileType, Mode, OFlags, ResolveFlags};
 use rustix::io::Errno;
-use rustix::mount::{
-    FsMountFlags, FsOpenFlags, MountAttrFlags, MountFlags, MoveMountFlags, UnmountFlags,
-    fsconfig_create, fsconfig_set_flag, fsconfig_set_string, fsmount, fsopen, move_mount,
-};
+use rustix::mount::UnmountFlags;
 
+use super::overlay::Overlay;
 use super::runtime_error::RuntimeError;
 use super::runtime_spec::TmpfsPlace;
 use super::spec::{Container, Volume};
+use super::user_namespace::Mapping;
 use super::volume;
 use crate::fsutil;
 
@@ -46,11 +43,14 @@ impl Rootfs {
     }
 
     /// Mounts the container's layers with the writable directory on top, a new one unless it is
-    /// there.
+    /// there; with mapped ids where the container has ids of its own.
     ///
     /// # Errors
-    /// [`RuntimeError::Rootfs`] that names the step.
-    pub(crate) fn mount(container: &Container) -> Result<Self, RuntimeError> {
+    /// [`RuntimeError::Rootfs`] that names the step, or what [`Overlay`] says.
+    pub(crate) fn mount(
+        container: &Container,
+        mapping: Option<&Mapping>,
+    ) -> Result<Self, RuntimeError> {
         let path = Self::mount_point(container);
         let upper = container.storage.join("upper");
         let work = container.storage.join("work");
@@ -75,11 +75,12 @@ impl Rootfs {
             let mode = fs::Permissions::from_mode(of_image.mode() & 0o7777);
             fs::set_permissions(&upper, mode).map_err(failed("chmod", &upper))?;
         }
-        let mounted = retry_while_busy(|| overlay(&container.layers, &upper, &work, &path));
-        mounted.map_err(|e| RuntimeError::Overlay {
-            path: container.storage.clone(),
-            source: e.into(),
-        })?;
+        let overlay =
+            Overlay { layers: &container.layers, storage: &container.storage, target: &path };
+        match mapping {
+            Some(mapping) => overlay.mount_mapped(mapping, &container.state.join("layers"))?,
+            None => overlay.mount()?,
+        }
         let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
         let root = rustix::fs::open(&path, flags, Mode::empty())
             .map_err(|e| failed("open", &path)(e.into()))?;
@@ -337,103 +338,4 @@ fn create(
     let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
     rustix::fs::openat(directory, name, flags, Mode::from(0o644))
         .map_err(|e| failed("create", inside)(e.into()))
-}
-
-/// The mount of the run before goes with its last process, a moment after that is dead; until then
-/// some kernels do not give its writable layer to another mount (`index=on`).
-fn retry_while_busy(mut mount: impl FnMut() -> Result<(), Errno>) -> Result<(), Errno> {
-    const PATIENCE: Duration = Duration::from_secs(2);
-    let deadline = Instant::now() + PATIENCE;
-    loop {
-        match mount() {
-            Err(Errno::BUSY) if Instant::now() < deadline => {
-                std::thread::sleep(Duration::from_millis(5));
-            }
-            other => return other,
-        }
-    }
-}
-
-/// Joins the layers, the lowest first in `layers`, and mounts the result.
-fn overlay(layers: &[PathBuf], upper: &Path, work: &Path, target: &Path) -> Result<(), Errno> {
-    match overlay_by_parts(layers, upper, work, target) {
-        // Linux before 6.5 knows no `lowerdir+`.
-        Err(Errno::INVAL) => overlay_by_option_string(layers, upper, work, target),
-        other => other,
-    }
-}
-
-/// One message for each layer: no limit on their number but the kernel's own of 500.
-fn overlay_by_parts(
-    layers: &[PathBuf],
-    upper: &Path,
-    work: &Path,
-    target: &Path,
-) -> Result<(), Errno> {
-    let fs = fsopen("overlay", FsOpenFlags::FSOPEN_CLOEXEC)?;
-    for layer in layers.iter().rev() {
-        fsconfig_set_string(&fs, "lowerdir+", layer)?;
-    }
-    fsconfig_set_string(&fs, "upperdir", upper)?;
-    fsconfig_set_string(&fs, "workdir", work)?;
-    // The writable layer goes with the container: nothing in it has to survive a power cut, and
-    // unmounting need not wait for the disk.
-    fsconfig_set_flag(&fs, "volatile")?;
-    fsconfig_create(&fs)?;
-    let mount = fsmount(
-        &fs,
-        FsMountFlags::FSMOUNT_CLOEXEC,
-        MountAttrFlags::MOUNT_ATTR_NODEV | MountAttrFlags::MOUNT_ATTR_NOSUID,
-    )?;
-    move_mount(mount, "", CWD, target, MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH)
-}
-
-/// All in one string of at most a page.
-fn overlay_by_option_string(
-    layers: &[PathBuf],
-    upper: &Path,
-    work: &Path,
-    target: &Path,
-) -> Result<(), Errno> {
-    let mut options = b"volatile,lowerdir=".to_vec();
-    for (i, layer) in layers.iter().rev().enumerate() {
-        if i > 0 {
-            options.push(b':');
-        }
-        escape(layer, &mut options);
-    }
-    options.extend_from_slice(b",upperdir=");
-    escape(upper, &mut options);
-    options.extend_from_slice(b",workdir=");
-    escape(work, &mut options);
-    let options = std::ffi::CString::new(options).map_err(|_| Errno::INVAL)?;
-    rustix::mount::mount(
-        "overlay",
-        target,
-        "overlay",
-        MountFlags::NODEV | MountFlags::NOSUID,
-        Some(options.as_c_str()),
-    )
-}
-
-/// `:` and `,` part the options, `\` takes their meaning away (overlayfs.rst, "Multiple lower layers").
-fn escape(path: &Path, options: &mut Vec<u8>) {
-    for byte in path.as_os_str().as_bytes() {
-        if matches!(byte, b':' | b',' | b'\\') {
-            options.push(b'\\');
-        }
-        options.push(*byte);
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn option_string_survives_odd_paths() {
-        let mut out = Vec::new();
-        escape(Path::new(r"/a:b,c\d"), &mut out);
-        assert_eq!(out, br"/a\:b\,c\\d");
-    }
 }

@@ -9,13 +9,14 @@ use libcontainer::oci_spec::runtime::{Process, Spec};
 use libcontainer::syscall::syscall::SyscallType;
 
 use super::executor::{BundleExecutor, NOT_FOUND, StartBarrier};
+use super::namespaces::{self, Entrance, Visit};
 use super::runtime_error::RuntimeError;
 use super::spec::Container;
-use super::{cgroup, device_filter, runtime_spec, seccomp};
+use super::{cgroup, device_filter, hard_limits, runtime_spec, seccomp, tenant};
 use crate::fsutil::{self, PathContext};
 
 /// The runtime specification's name in the bundle directory (config.md of the OCI runtime spec).
-const CONFIG_FILE: &str = "config.json";
+pub(crate) const CONFIG_FILE: &str = "config.json";
 
 /// Where libcontainer keeps a container's state.
 const STATE_FILE: &str = "state.json";
@@ -73,7 +74,10 @@ fn executor(
     };
     let Bond { dies_with_parent, terminal } = bond;
     let report = barrier.write_fd();
-    Ok(BundleExecutor { args, env, filters, dies_with_parent, terminal, report })
+    // Within a user namespace libcontainer passes over a group of version 2 that it may not join.
+    let in_own_group =
+        container.userns.is_some() && cgroup::pure_v2_directory(&container.name)?.is_some();
+    Ok(BundleExecutor { args, env, filters, dies_with_parent, terminal, in_own_group, report })
 }
 
 /// Creates and starts the container; its first process is a child of this one. Returns its pid
@@ -99,10 +103,26 @@ pub(crate) fn start(
         .with_executor(executor)
         .as_init(&container.state)
         .with_systemd(false)
-        .with_detach(true)
-        .build();
-    let mut created = built.map_err(|e| explain("create", name, &program, &e))?;
+        .with_detach(true);
+    if container.userns.is_some() {
+        spec.process().iter().for_each(hard_limits::raise);
+    }
+    // From within its own user namespace a container could not enter the host's network namespaces:
+    // it is born in the one that is meant.
+    let visit = container.userns.map(|_| Visit::begin(&container.netns)).transpose()?;
+    let built = built.build();
+    visit.map(Visit::end).transpose()?;
+    let mut created = built.map_err(|e| {
+        let covered = container.userns.and_then(|_| namespaces::covered_proc());
+        match (explain("create", name, &program, &e), covered) {
+            (RuntimeError::Libcontainer { message, .. }, Some(path)) => {
+                RuntimeError::CoveredProc { path, message }
+            }
+            (error, _) => error,
+        }
+    })?;
     // The group is there, the program does not run yet.
+    forbid_swap(container)?;
     let note = deny_devices(container)?;
     created.start().map_err(|e| explain("start", name, &program, &e))?;
     if let Some(reason) = barrier.wait().at("read the start pipe of", &config)? {
@@ -111,6 +131,20 @@ pub(crate) fn start(
     let pid = created.pid().map(|p| p.as_raw());
     let pid = pid.ok_or_else(|| RuntimeError::HelperDied { container: name.to_owned() })?;
     Ok((pid, note))
+}
+
+/// No swap where none is wanted: libcontainer takes version 2's limit of 0 for none at all.
+fn forbid_swap(container: &Container) -> Result<(), RuntimeError> {
+    let Some(group) = cgroup::pure_v2_directory(&container.name)? else { return Ok(()) };
+    if container.limits.allows_swap() {
+        return Ok(());
+    }
+    let file = group.join("memory.swap.max");
+    match std::fs::write(&file, "0") {
+        // A kernel without swap.
+        Err(e) if e.kind() == std::io::ErrorKind::NotFound => Ok(()),
+        written => Ok(written.at("write", &file)?),
+    }
 }
 
 /// The device rules where libcontainer sets none, and what the user should know if the kernel
@@ -132,7 +166,7 @@ pub(crate) fn forget(container: &Container) -> Result<(), RuntimeError> {
 }
 
 /// Runs a command in the running container; it is a child of this process. Returns its pid when
-/// its program runs.
+/// its program runs. With an `entrance` to a user namespace this process is in there afterwards.
 ///
 /// # Errors
 /// [`RuntimeError`]; nothing of the command runs then.
@@ -142,6 +176,7 @@ pub(crate) fn exec(
     process: &Process,
     streams: Streams,
     bond: Bond,
+    entrance: Option<&Entrance>,
 ) -> Result<i32, RuntimeError> {
     let name = container.name.as_str();
     let args = process.args().clone().unwrap_or_default();
@@ -152,12 +187,20 @@ pub(crate) fn exec(
     let copy = root.join(name);
     fsutil::create_private_dir(&copy)?;
     let state = runtime_root(container).join(name).join(STATE_FILE);
-    std::fs::copy(&state, copy.join(STATE_FILE)).at("copy", &state)?;
+    match entrance {
+        None => drop(std::fs::copy(&state, copy.join(STATE_FILE)).at("copy", &state)?),
+        Some(_) => tenant::write(container, &state, &copy.join(STATE_FILE), &root)?,
+    }
     let file = root.join("process.json");
     let json = serde_json::to_vec(process).expect("a process built from plain values encodes");
     fsutil::write_atomically(&file, &json)?;
     let barrier = StartBarrier::new().at("make a pipe for", &file)?;
-    let built = executor(container, args, env, &barrier, bond).and_then(|executor| {
+    let executor = executor(container, args, env, &barrier, bond);
+    if let Some(entrance) = entrance {
+        hard_limits::raise(process);
+        entrance.pass().at("enter the namespaces of", &container.state)?;
+    }
+    let built = executor.and_then(|executor| {
         builder(container, &root, streams)?
             .with_executor(executor)
             .as_tenant()
@@ -206,6 +249,9 @@ pub(crate) fn null() -> Result<OwnedFd, RuntimeError> {
 }
 
 /// The container's group, as the specification has it.
-pub(crate) fn cgroups_path(container: &Container) -> String {
-    cgroup::path(&container.name).display().to_string()
+///
+/// # Errors
+/// If the mount table cannot be read.
+pub(crate) fn cgroups_path(container: &Container) -> Result<String, RuntimeError> {
+    Ok(cgroup::container_path(&container.name)?.display().to_string())
 }

@@ -1,7 +1,7 @@
 //! Why a container could not be started, reached or removed.
 
 use std::io;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use super::helper::Failure;
 use super::spec::Container;
@@ -53,6 +53,41 @@ pub enum RuntimeError {
         /// What the kernel said.
         #[source]
         source: io::Error,
+    },
+    /// No user namespace.
+    #[error("make a user namespace")]
+    UserNamespace {
+        /// What the kernel said.
+        #[source]
+        source: io::Error,
+    },
+    /// A file system that cannot be seen with other ids.
+    #[error("map the ids of {} ({file_system}) to those of the bundle", path.display())]
+    IdMap {
+        /// On the host.
+        path: PathBuf,
+        /// Its type.
+        file_system: String,
+        /// What the kernel said.
+        #[source]
+        source: io::Error,
+    },
+    /// An overlayfs that cannot join layers with mapped ids.
+    #[error("mount an overlay of layers with mapped ids, its writable layer in {}", path.display())]
+    MappedOverlay {
+        /// The container's directory on disk.
+        path: PathBuf,
+        /// What the kernel said.
+        #[source]
+        source: io::Error,
+    },
+    /// A container with a user namespace of its own, on a host that does not see all of `/proc`.
+    #[error("mount /proc, of which {} is covered on this host: {message}", path.display())]
+    CoveredProc {
+        /// What is covered.
+        path: PathBuf,
+        /// libcontainer's words, causes included.
+        message: String,
     },
     /// The image has something in a place that the runtime must own.
     #[error("the image's {path} is a {found}; carboy needs a directory there")]
@@ -181,6 +216,12 @@ impl RuntimeError {
         Self::Libcontainer { step, container: container.to_owned(), message }
     }
 
+    /// Why the ids of `path` cannot be mapped.
+    pub(crate) fn id_map(path: &Path, source: io::Error) -> Self {
+        let file_system = file_system(path);
+        Self::IdMap { path: path.to_owned(), file_system, source }
+    }
+
     /// What a pure module found wrong with the container.
     pub(crate) fn invalid(container: &Container, error: &impl Classify) -> Self {
         let container = container.name.to_string();
@@ -210,7 +251,21 @@ impl Classify for RuntimeError {
             | Self::SecretsUnknown { .. } => ErrorKind::NotFound,
             Self::Paused { .. } => ErrorKind::Conflict,
             Self::NotFrozen { .. } => ErrorKind::Timeout,
-            Self::NoFreezer { .. } => ErrorKind::Unsupported,
+            Self::NoFreezer { .. } | Self::MappedOverlay { .. } | Self::CoveredProc { .. } => {
+                ErrorKind::Unsupported
+            }
+            Self::UserNamespace { source } => match source.raw_os_error() {
+                // No namespaces of that kind, or none more (user_namespaces(7)).
+                Some(libc::EINVAL | libc::ENOSYS | libc::ENOSPC | libc::EUSERS) => {
+                    ErrorKind::Unsupported
+                }
+                Some(libc::EPERM) => ErrorKind::Permission,
+                _ => ErrorKind::Failed,
+            },
+            Self::IdMap { source, .. } => match source.raw_os_error() {
+                Some(libc::EPERM) => ErrorKind::Permission,
+                _ => ErrorKind::Unsupported,
+            },
             Self::Overlay { source, .. } => match source.raw_os_error() {
                 Some(libc::EPERM | libc::EACCES) => ErrorKind::Permission,
                 Some(libc::EINVAL | libc::ENODEV | libc::EOPNOTSUPP) => ErrorKind::Unsupported,
@@ -251,6 +306,25 @@ impl Classify for RuntimeError {
             Self::ExitCodeLost { .. } => {
                 Some("its monitor was killed; `carboy up SLUG` starts it anew".to_owned())
             }
+            Self::UserNamespace { .. } => Some(
+                "this needs a kernel with CONFIG_USER_NS, and room in user.max_user_namespaces; or \
+                 use --userns=host"
+                    .to_owned(),
+            ),
+            Self::IdMap { .. } => Some(
+                "ID-mapped mounts need Linux 5.12 for ext4 and xfs, 5.15 for btrfs, 6.3 for tmpfs; or \
+                 use --userns=host, or the volume without idmap"
+                    .to_owned(),
+            ),
+            Self::CoveredProc { .. } => Some(
+                "in a container, run carboy where /proc is not masked (Docker: \
+                 --security-opt systempaths=unconfined), or use --userns=host"
+                    .to_owned(),
+            ),
+            Self::MappedOverlay { .. } => Some(
+                "overlayfs takes layers with mapped ids since Linux 5.19; or use --userns=host"
+                    .to_owned(),
+            ),
             Self::Overlay { .. } if self.kind() == ErrorKind::Unsupported => Some(
                 "overlayfs needs a --root on ext4, xfs, btrfs or tmpfs, not on overlayfs itself"
                     .to_owned(),
@@ -271,4 +345,27 @@ impl Classify for RuntimeError {
             _ => None,
         }
     }
+}
+
+/// The type of the file system that a path is on; its number where it is not known here.
+fn file_system(path: &Path) -> String {
+    /// `linux/magic.h`.
+    const KNOWN: [(u64, &str); 12] = [
+        (0xef53, "ext4"),
+        (0x5846_5342, "xfs"),
+        (0x9123_683e, "btrfs"),
+        (0xf2f5_2010, "f2fs"),
+        (0x0102_1994, "tmpfs"),
+        (0x794c_7630, "overlayfs"),
+        (0x6969, "nfs"),
+        (0x6573_5546, "fuse"),
+        (0x0102_1997, "9p"),
+        (0x2fc1_2fc1, "zfs"),
+        (0x9fa0, "proc"),
+        (0x6265_6572, "sysfs"),
+    ];
+    let Ok(found) = rustix::fs::statfs(path) else { return "unknown file system".to_owned() };
+    let kind = found.f_type.cast_unsigned();
+    let known = KNOWN.iter().find(|(magic, _)| *magic == kind);
+    known.map_or_else(|| format!("file system 0x{kind:x}"), |(_, name)| (*name).to_owned())
 }

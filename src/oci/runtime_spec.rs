@@ -7,6 +7,7 @@
 //! defaults of the `oci-spec` crate are those of an example container.
 
 mod defaults;
+mod userns;
 
 use std::collections::HashMap;
 use std::path::{Component, Path, PathBuf};
@@ -16,6 +17,7 @@ use oci_spec::runtime as oci;
 use self::defaults::{
     DEVICES, MASKED_PATHS, MOUNTS, NAMESPACES, READONLY_PATHS, SYSCTLS, VOLUME_OPTIONS,
 };
+pub use self::userns::in_user_namespace;
 use super::security::Security;
 use super::spec::{Container, DeviceRate, Limits};
 use super::ulimit::{self, Ulimit};

@@ -81,6 +81,8 @@ fn fill(container: &mut Container, contents: &[String]) -> Result<(), RuntimeErr
 ///
 /// # Errors
 /// [`RuntimeError::SecretsUnknown`] if they are in neither place, or what the kernel said.
+///
+/// The user is given by the host's ids.
 pub(crate) fn provide(
     container: &mut Container,
     contents: &[String],
@@ -101,7 +103,7 @@ fn directory(container: &Container) -> PathBuf {
 }
 
 fn volume(source: PathBuf) -> Volume {
-    Volume { source, destination: PathBuf::from(DIRECTORY), read_only: true }
+    Volume { source, destination: PathBuf::from(DIRECTORY), read_only: true, idmap: false }
 }
 
 /// Puts the secrets into a file system of their own and says where the container is to see it:

@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 
 use super::digest::Digest;
 use super::health::Health;
+use super::id_range::IdRange;
 use super::restart::RestartPolicy;
 use super::secret::Secret;
 use super::security::Security;
@@ -48,6 +49,9 @@ pub struct Container {
     /// How it is confined.
     #[serde(default)]
     pub security: Security,
+    /// The ids of its own user namespace; it is in the host's if there are none.
+    #[serde(default)]
+    pub userns: Option<IdRange>,
     /// Directories that the image declares as volumes, and that get an empty file system in memory.
     #[serde(default)]
     pub image_volumes: Vec<PathBuf>,
@@ -110,6 +114,9 @@ pub struct Volume {
     pub destination: PathBuf,
     /// It cannot be written from inside.
     pub read_only: bool,
+    /// Its files' owners are seen as the same ids inside, where the container has ids of its own.
+    #[serde(default)]
+    pub idmap: bool,
 }
 
 /// Bounds on what a container may use.
@@ -130,6 +137,17 @@ pub struct Limits {
     /// How fast disks may be written.
     #[serde(default)]
     pub write_bps: Vec<DeviceRate>,
+}
+
+impl Limits {
+    /// Whether its memory may be swapped to disk: without a bound on memory it is as the kernel has
+    /// it, with one only as far as memory and swap together are more.
+    pub(crate) fn allows_swap(&self) -> bool {
+        let more_than = |memory| {
+            self.memory_swap.is_some_and(|both| u64::try_from(both).is_ok_and(|both| both > memory))
+        };
+        self.memory_swap == Some(-1) || self.memory.is_none_or(more_than)
+    }
 }
 
 /// A bound on the use of one disk.
@@ -157,5 +175,24 @@ pub struct LogLimits {
 impl Default for LogLimits {
     fn default() -> Self {
         Self { max_size: 10 << 20, max_files: 3 }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn there_is_swap_only_beyond_the_bound_on_memory() {
+        for (memory, memory_swap, want) in [
+            (None, None, true),
+            (Some(64), None, false),
+            (Some(64), Some(64), false),
+            (Some(64), Some(65), true),
+            (Some(64), Some(-1), true),
+        ] {
+            let limits = Limits { memory, memory_swap, ..Limits::default() };
+            assert_eq!(limits.allows_swap(), want, "{memory:?} {memory_swap:?}");
+        }
     }
 }

@@ -4,6 +4,7 @@
 //! The files come from other people's images: a line that is not well-formed is passed over, never
 //! read as the number 0.
 
+use super::id_range::{IdRange, IdRangeError};
 use crate::error::{Classify, ErrorKind};
 
 /// A file of more bytes is refused.
@@ -26,6 +27,23 @@ pub struct ResolvedUser {
     pub groups: Vec<u32>,
     /// The home directory; `/` if the user has none.
     pub home: String,
+}
+
+impl ResolvedUser {
+    /// The same user by the host's ids, where the container has a range of its own.
+    ///
+    /// # Errors
+    /// [`IdRangeError`] that names the id that the range lacks.
+    pub fn on_host(&self, range: Option<IdRange>) -> Result<Self, IdRangeError> {
+        let Some(range) = range else { return Ok(self.clone()) };
+        let groups = self.groups.iter().map(|gid| range.to_host("group", *gid));
+        Ok(Self {
+            uid: range.to_host("user", self.uid)?,
+            gid: range.to_host("group", self.gid)?,
+            groups: groups.collect::<Result<_, _>>()?,
+            home: self.home.clone(),
+        })
+    }
 }
 
 /// Why a text is no user of the container.

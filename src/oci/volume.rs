@@ -1,4 +1,4 @@
-//! Volumes as users write them: `SRC:DST[:ro|rw][,z|Z]`. Pure: whether the source exists is asked
+//! Volumes as users write them: `SRC:DST[:ro|rw][,idmap][,z|Z]`. Pure: whether the source exists is asked
 //! elsewhere.
 
 use std::collections::BTreeSet;
@@ -15,6 +15,8 @@ pub struct VolumeArg {
     pub destination: PathBuf,
     /// It cannot be written from inside.
     pub read_only: bool,
+    /// Its files' owners are to be the same ids inside, whatever the bundle's own are on the host.
+    pub idmap: bool,
     /// SELinux labels were asked for (`z`, `Z`).
     pub relabel: bool,
 }
@@ -90,7 +92,7 @@ impl Classify for VolumeError {
                 "there are no named volumes: give an absolute path of the host"
             }
             Self::HostRoot => "name the directories that are needed inside",
-            Self::Option { .. } => "known options are ro, rw, z and Z",
+            Self::Option { .. } => "known options are ro, rw, idmap, z and Z",
             _ => return None,
         };
         Some(hint.to_owned())
@@ -120,8 +122,8 @@ pub fn parse(volume: &str) -> Result<VolumeArg, VolumeError> {
         return Err(VolumeError::Relative { part: "source", path, volume });
     }
     let destination = self::destination(destination, volume)?;
-    let (read_only, relabel) = self::options(options, volume)?;
-    Ok(VolumeArg { source: PathBuf::from(source), destination, read_only, relabel })
+    let Options { read_only, idmap, relabel } = self::options(options, volume)?;
+    Ok(VolumeArg { source: PathBuf::from(source), destination, read_only, idmap, relabel })
 }
 
 /// A place inside that something may be mounted on; `text` is what it is a part of.
@@ -210,13 +212,19 @@ fn normalised(destination: &str, volume: &str) -> Result<PathBuf, VolumeError> {
     Ok(path)
 }
 
-/// Whether it is read-only, and whether SELinux labels are wanted.
-fn options(options: &str, volume: &str) -> Result<(bool, bool), VolumeError> {
-    let (mut ro, mut rw, mut relabel) = (false, false, false);
+struct Options {
+    read_only: bool,
+    idmap: bool,
+    relabel: bool,
+}
+
+fn options(options: &str, volume: &str) -> Result<Options, VolumeError> {
+    let (mut ro, mut rw, mut idmap, mut relabel) = (false, false, false, false);
     for option in options.split(',').filter(|_| !options.is_empty()) {
         match option {
             "ro" => ro = true,
             "rw" => rw = true,
+            "idmap" => idmap = true,
             "z" | "Z" => relabel = true,
             _ => {
                 let (option, volume) = (option.to_owned(), volume.to_owned());
@@ -227,7 +235,7 @@ fn options(options: &str, volume: &str) -> Result<(bool, bool), VolumeError> {
     if ro && rw {
         return Err(VolumeError::Contradiction { volume: volume.to_owned() });
     }
-    Ok((ro, relabel))
+    Ok(Options { read_only: ro, idmap, relabel })
 }
 
 /// What the runtime makes in `/dev` after the volumes are mounted: it would fail on a volume, or
@@ -267,6 +275,7 @@ mod tests {
             source: source.into(),
             destination: destination.into(),
             read_only,
+            idmap: false,
             relabel: false,
         }
     }
@@ -318,6 +327,8 @@ mod tests {
         }
         let relabelled = parse("/a:/b:ro,Z").unwrap();
         assert_eq!(relabelled, VolumeArg { relabel: true, ..volume("/a", "/b", true) });
+        let mapped = parse("/a:/b:idmap,ro").unwrap();
+        assert_eq!(mapped, VolumeArg { idmap: true, ..volume("/a", "/b", true) });
         assert!(matches!(parse("/a:/b:ro,rw"), Err(VolumeError::Contradiction { .. })));
     }
 

@@ -136,6 +136,7 @@ fn resources(count: usize) -> Vec<Resource> {
             }),
             _ => Resource::Netns(Netns {
                 ipv6: false,
+                open_sockets: false,
                 name: EndName::new(format!("n{i}")).unwrap(),
                 path: format!("/run/netns/n{i}").into(),
             }),

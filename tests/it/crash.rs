@@ -73,6 +73,23 @@ fn up_after_a_killed_down_converges() {
 }
 
 #[test]
+fn a_bundle_with_ids_of_its_own_converges_as_well() {
+    let host = TestHost::new();
+    let arguments = ["up", "demo", "--userns"];
+    for point in POINTS {
+        killed_after(&host, point, &arguments);
+        assert_answers(&host, &up(&host, &arguments[1..]), HEALTH);
+        assert_eq!(up(&host, &arguments[1..])["changed"], false, "killed after {point} ms");
+        killed_after(&host, point, &["down", "demo"]);
+        down(&host, "demo");
+        host.assert_clean();
+        killed_after(&host, point, &arguments);
+        down(&host, "demo");
+        host.assert_clean();
+    }
+}
+
+#[test]
 fn a_killed_monitor_is_noticed() {
     let host = TestHost::new();
     let before = up(&host, &["demo"]);

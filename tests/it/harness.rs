@@ -220,7 +220,7 @@ fn litter(host: &mut TestHost) {
                   mkdir -p /sys/fs/cgroup/$0/a/b; \
                   (echo 0 >/sys/fs/cgroup/$0/a/b/cgroup.procs; \
                   trap '' TERM HUP; exec setsid sleep 4242 >/dev/null 2>&1) &";
-    host.run(["sh", "-c", script, &v2_mount(host)]).ok();
+    assert_eq!(host.spawn(["sh", "-c", script, &v2_mount(host)]).wait(), Some(0));
 }
 
 /// How the machine would still see a host.

@@ -10,7 +10,7 @@ use crate::common::bottle::{down, inspect, up};
 use crate::common::{TestHost, images, poll};
 
 /// The busybox image with more in its configuration and in its root file system, loaded as `t`.
-fn host_with(settings: &[&str], fill: impl FnOnce(&Path)) -> TestHost {
+pub(crate) fn host_with(settings: &[&str], fill: impl FnOnce(&Path)) -> TestHost {
     let mut host = TestHost::new();
     // skopeo's cache.
     host.allow("/var/lib/containers");

@@ -289,23 +289,26 @@ fn a_resolver_stub_of_the_host_is_replaced_by_its_servers() {
     }
 }
 
-/// The files of this name in the cgroups below the test's own.
+/// The files of these names in the cgroups that the container's processes are in.
 fn cgroup_values(host: &TestHost, container: &str, names: &[&str]) -> Vec<String> {
     let mut found = Vec::new();
     for line in host.cgroups().below() {
         let (mount, relative) = line.split_once(':').unwrap();
-        if !relative.ends_with(container) {
-            continue;
-        }
         let (_, own) = host
             .cgroups()
             .directories()
             .iter()
             .find(|(hierarchy, _)| hierarchy.mount == Path::new(mount))
             .unwrap();
+        let group = own.join(relative.trim_start_matches('/'));
+        let is_bundles = relative.starts_with(&format!("/carboy.{container}"));
+        // On pure version 2 the container's is one below the bundle's.
+        if !is_bundles || group.join("container").is_dir() {
+            continue;
+        }
         for name in names {
-            let file = own.join(relative.trim_start_matches('/')).join(name);
-            found.extend(fs::read_to_string(file).ok().map(|value| value.trim().to_owned()));
+            let value = fs::read_to_string(group.join(name)).ok();
+            found.extend(value.map(|value| value.trim().to_owned()));
         }
     }
     found

@@ -8,7 +8,7 @@ const SHARED: [&str; 4] = ["names", "error", "presence", "fsutil"];
 
 /// Modules that compute and nothing else: file stems, or directories, below `src`.
 /// Files beside them whose names begin so (`ruleset_sets.rs`) are of them.
-const PURE: [&str; 20] = [
+const PURE: [&str; 21] = [
     "names",
     "spec",
     "plan",
@@ -18,6 +18,7 @@ const PURE: [&str; 20] = [
     "net/ruleset",
     "oci/spec",
     "oci/health",
+    "oci/id_range",
     "oci/restart",
     "readiness",
     "oci/reference",

@@ -155,7 +155,7 @@ fn frozen(host: &TestHost) -> bool {
         .iter()
         .flat_map(|(_, directory)| {
             let group = directory.join(format!("carboy.{NETNS}"));
-            [group.join("freezer.state"), group.join("cgroup.events")]
+            [group.join("freezer.state"), group.join("container/cgroup.events")]
         })
         .collect();
     let texts = files.iter().filter_map(|file| fs::read_to_string(file).ok());

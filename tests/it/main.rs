@@ -8,6 +8,7 @@
 mod common;
 
 mod allocation;
+mod apparmor;
 mod bad_input;
 mod crash;
 mod denied;
@@ -46,6 +47,7 @@ mod store;
 mod up_down;
 mod uplink;
 mod uplink6;
+mod userns;
 mod verbs;
 
 use std::path::Path;

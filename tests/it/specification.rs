@@ -29,7 +29,7 @@ sys.exit(1 if errors else 0)
 ";
 
 /// Every option that changes the specification stands in one of these.
-const LAUNCHES: [&[&str]; 5] = [
+const LAUNCHES: [&[&str]; 6] = [
     &[],
     &["--user", "web", "--workdir", "/www", "--read-only", "--init"],
     &["--memory", "64m", "--memory-swap", "-1", "--cpus", "1.5", "--pids-limit", "99"],
@@ -48,7 +48,11 @@ const LAUNCHES: [&[&str]; 5] = [
         "--secret",
         "a=/etc/hostname",
     ],
+    WITH_IDS,
 ];
+
+/// Ids of its own.
+const WITH_IDS: &[&str] = &["--userns", "--tmpfs", "/cache:size=1m", "-v", "/srv:/srv:idmap"];
 
 /// The specification of the bundle `demo`.
 fn config(host: &TestHost) -> PathBuf {
@@ -132,6 +136,9 @@ fn sight(text: &str) -> Sight {
 fn elsewhere(host: &TestHost, runtime: &str, bundle: &Path) -> String {
     let mut spec: Value = serde_json::from_slice(&fs::read(config(host)).unwrap()).unwrap();
     spec["root"]["path"] = json!(bundle.join("rootfs"));
+    if spec["linux"]["uidMappings"].is_array() {
+        with_ids(host, bundle, &mut spec);
+    }
     // What is not in carboy's specification: the environment, and another program.
     spec["process"]["env"] = json!(["PATH=/bin"]);
     spec["process"]["args"] = json!(["/bin/sh", "-c", LOOK]);
@@ -149,6 +156,22 @@ fn elsewhere(host: &TestHost, runtime: &str, bundle: &Path) -> String {
     output.stdout()
 }
 
+/// Puts what the monitor alone sees, the mounts it has made for a bundle with ids of its own, in
+/// places that another runtime finds: the host's own, and a root file system that has the ids.
+fn with_ids(host: &TestHost, bundle: &Path, spec: &mut Value) {
+    let first = spec["linux"]["uidMappings"][0]["hostID"].to_string();
+    let rootfs = bundle.join("rootfs").display().to_string();
+    host.run(["chown", "-R", &format!("{first}:{first}"), &rootfs]).ok();
+    host.run(["chmod", "711", &bundle.display().to_string()]).ok();
+    for mount in spec["mounts"].as_array_mut().unwrap() {
+        let own = mount["source"].as_str().is_some_and(|source| source.starts_with("/run/carboy/"));
+        if own {
+            // The runtime's own choice of attributes: the monitor's copies have them already.
+            mount["source"] = mount["destination"].clone();
+        }
+    }
+}
+
 /// The runtime's container must see what carboy's sees, apart from the root, which is a plain
 /// directory there.
 fn compare(host: &TestHost, runtime: &str, launches: &[&[&str]]) {
@@ -162,6 +185,8 @@ fn compare(host: &TestHost, runtime: &str, launches: &[&[&str]]) {
         let [mut ours, mut theirs] = [ours, elsewhere(host, runtime, &bundle)].map(|s| sight(&s));
         for sight in [&mut ours, &mut theirs] {
             assert!(sight.remove("mount /").is_some());
+            // In a user namespace runc shows version 2 beside version 1 as well.
+            sight.remove("mount /sys/fs/cgroup/unified");
             assert!(sight.len() > 30, "{sight:?}");
         }
         let keys = |sight: &Sight| sight.keys().cloned().collect::<Vec<_>>();
@@ -180,7 +205,7 @@ fn compare(host: &TestHost, runtime: &str, launches: &[&[&str]]) {
 
 #[test]
 fn runc_makes_the_same_container_of_it() {
-    compare(&TestHost::new(), "runc", &LAUNCHES[..4]);
+    compare(&TestHost::new(), "runc", &[&LAUNCHES[..4], &[WITH_IDS]].concat());
 }
 
 /// crun wants a host with nothing but cgroup2, where the machine may have no limits to give.

@@ -100,6 +100,33 @@ fn every_form_of_an_image_unpacks_as_umoci_does() {
     assert_eq!(manifest.matches("tar+zstd").count(), 3, "{manifest}");
 }
 
+#[test]
+fn what_is_unpacked_depends_on_neither_umask_nor_group_of_the_store() {
+    let mut host = TestHost::new();
+    // skopeo's cache.
+    host.allow("/var/lib/containers");
+    let image = image::make(&host);
+    let carboy = env!("CARGO_BIN_EXE_carboy");
+    let unpacked = |name: &str, before: &str| {
+        let root = host.dir().join(name);
+        let [shown, path] = [&root, &image.layout].map(|path| path.display());
+        let script =
+            format!("mkdir {shown} && {before} && {carboy} --root {shown} image load {path}");
+        host.run(["sh", "-c", &script.replace("DIRECTORY", &shown.to_string())]).ok();
+        let source = format!("oci:{path}:{}", image::NAME);
+        let layers = layers(&host, &root.join("images"), &source);
+        layers.iter().map(|layer| tree::read(layer)).collect::<Vec<_>>()
+    };
+    let want = unpacked("plain", "umask 0");
+    for (name, before) in
+        [("umask", "umask 0277"), ("group", "chgrp 100 DIRECTORY && chmod g+s DIRECTORY")]
+    {
+        for (found, want) in unpacked(name, before).iter().zip(&want) {
+            tree::assert_same(found, want, name);
+        }
+    }
+}
+
 /// What the layers are together, as the kernel's overlayfs shows it.
 fn joined(host: &TestHost, layers: &[PathBuf]) -> tree::Tree {
     let below: Vec<_> = layers.iter().rev().map(|layer| layer.display().to_string()).collect();

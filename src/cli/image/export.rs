@@ -2,12 +2,15 @@
 
 use std::fs::{self, File};
 use std::io::{self, IsTerminal};
+use std::os::fd::AsRawFd;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use carboy::Engine;
 use carboy::fsutil::PathContext;
 use carboy::oci::store::ArchiveFormat;
+use rustix::fs::{AtFlags, CWD, Mode, OFlags};
+use rustix::io::Errno;
 use serde_json::json;
 
 use crate::cli::exit::Failure;
@@ -60,9 +63,15 @@ fn write(path: &Path, fill: impl FnOnce(&File) -> Result<(), Failure>) -> Result
     let mut name = path.file_name().unwrap_or_default().to_owned();
     name.push(format!(".{}.tmp", std::process::id()));
     let temporary = path.with_file_name(name);
-    let file = File::create_new(&temporary).at("create", &temporary)?;
+    let (file, named) = create(&temporary)?;
     let filled = fill(&file).and_then(|()| {
         file.sync_all().at("sync", &temporary)?;
+        if !named {
+            // As linkat(2) has it for who lacks CAP_DAC_READ_SEARCH.
+            let descriptor = format!("/proc/self/fd/{}", file.as_raw_fd());
+            rustix::fs::linkat(CWD, descriptor, CWD, &temporary, AtFlags::SYMLINK_FOLLOW)
+                .at("create", &temporary)?;
+        }
         fs::rename(&temporary, path).at("rename onto", path)?;
         Ok(())
     });
@@ -71,4 +80,19 @@ fn write(path: &Path, fill: impl FnOnce(&File) -> Result<(), Failure>) -> Result
         fs::remove_file(&temporary).unwrap_or_default();
     }
     filled
+}
+
+/// A file that gets its name when it is whole, so that an export which is cut short leaves nothing;
+/// where the file system knows none without a name, one that has it already. Which of the two it is.
+fn create(path: &Path) -> Result<(File, bool), Failure> {
+    let directory = path.parent().filter(|parent| !parent.as_os_str().is_empty());
+    let directory = directory.unwrap_or(Path::new("."));
+    let flags = OFlags::TMPFILE | OFlags::WRONLY | OFlags::CLOEXEC;
+    match rustix::fs::open(directory, flags, Mode::from_raw_mode(0o666)) {
+        Ok(file) => Ok((File::from(file), false)),
+        Err(Errno::OPNOTSUPP | Errno::ISDIR) => {
+            Ok((File::create_new(path).at("create", path)?, true))
+        }
+        Err(errno) => Err(errno).at("create", path)?,
+    }
 }

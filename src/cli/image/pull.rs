@@ -17,7 +17,8 @@ pub(super) struct Args {
     /// Their names: NAME[:TAG][@DIGEST]; Docker Hub's unless they begin with a host
     #[arg(required = true, value_name = "NAME")]
     names: Vec<String>,
-    /// Trust the authorities in this directory (*.crt), too
+    /// Trust the authorities in this directory (*.crt), too; show its client certificate (*.cert with
+    /// *.key) to a registry that asks for one
     #[arg(long, value_name = "DIR")]
     cert_dir: Option<PathBuf>,
     /// Give up on an image after this time

@@ -5,14 +5,12 @@
 //! writing there, the host's binary could be replaced: CVE-2019-5736. The helper's executable is
 //! therefore a read-only clone of the mount it lies on, attached nowhere: writing fails with
 //! EROFS, and no path leads there. Unlike a sealed copy in memory it costs microseconds.
-#![allow(unsafe_code)]
 
 use std::io;
-use std::os::fd::{AsRawFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
-use rustix::fs::CWD;
-use rustix::mount::{OpenTreeFlags, open_tree};
+use crate::oci::mount_attr::{self, Depth};
 
 /// The handle's number is no smaller: the child is given descriptors of fixed small numbers
 /// before it runs this.
@@ -33,28 +31,11 @@ impl SealedBinary {
     /// What the kernel said.
     pub(crate) fn open(path: Option<&Path>) -> io::Result<Self> {
         let path = path.unwrap_or(Path::new("/proc/self/exe"));
-        let flags = OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC;
         // Above the numbers that are given away to the helper.
-        let fd = rustix::io::fcntl_dupfd_cloexec(open_tree(CWD, path, flags)?, LOWEST_FD)?;
-        let attributes = libc::mount_attr {
-            attr_set: libc::MOUNT_ATTR_RDONLY,
-            attr_clr: 0,
-            propagation: 0,
-            userns_fd: 0,
-        };
-        // SAFETY: the descriptor is open, the path is a NUL-terminated empty string, and the
-        // structure is passed by a valid pointer with its own size.
-        let result = unsafe {
-            libc::syscall(
-                libc::SYS_mount_setattr,
-                fd.as_raw_fd(),
-                c"".as_ptr(),
-                libc::AT_EMPTY_PATH,
-                &raw const attributes,
-                size_of::<libc::mount_attr>(),
-            )
-        };
-        if result == 0 { Ok(Self { fd }) } else { Err(io::Error::last_os_error()) }
+        let copy = mount_attr::copy(path, Depth::Top)?;
+        let fd = rustix::io::fcntl_dupfd_cloexec(copy, LOWEST_FD)?;
+        mount_attr::set(fd.as_fd(), libc::MOUNT_ATTR_RDONLY, Depth::Top)?;
+        Ok(Self { fd })
     }
 
     /// A path that leads to it as long as this handle lives.

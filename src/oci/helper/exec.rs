@@ -17,12 +17,14 @@ use rustix::stdio;
 
 use super::caller;
 use super::detach::{close_from, leave_caller, set_name};
-use super::monitor::{environment, resolve_user, wait_code};
+use super::monitor::wait_code;
+use super::prepare::{environment, on_host, resolve_user};
 use super::protocol::{
     Control, EXEC_NAME, ExecOrder, Failure, REPORT_FD, REQUEST_FD, Report, Terminal, receive, send,
 };
 use super::relay::{self, Controls, Lane, Stop, unblock};
 use crate::fsutil::{PathContext, PathError};
+use crate::oci::namespaces::Entrance;
 use crate::oci::rootfs::Rootfs;
 use crate::oci::runtime::{self, Bond, Streams};
 use crate::oci::runtime_error::RuntimeError;
@@ -80,12 +82,14 @@ fn start(order: &ExecOrder) -> Result<Command, RuntimeError> {
     let name = container.name.as_str();
     let not_running = || RuntimeError::NotRunning { container: name.to_owned() };
     let rootfs = Rootfs::of_process(started.init.pid)?;
+    let entrance = container.userns.map(|_| Entrance::of(started.init.pid)).transpose()?;
     // The files of the right process: it was alive, and the one that is meant, after they were
     // opened.
     let alive = started.init.open().at("look at the process of", &container.state)?;
     alive.ok_or_else(not_running)?;
     let text = request.user.as_deref().unwrap_or(&container.process.user);
     let user = resolve_user(&rootfs, container, text)?;
+    let on_host = on_host(container, &user)?;
     if let Some(cwd) = &request.cwd {
         rootfs.check_dir(Path::new(cwd))?;
     }
@@ -97,12 +101,12 @@ fn start(order: &ExecOrder) -> Result<Command, RuntimeError> {
         process::complete(&mut env, &[TERM]);
     }
     let Plumbing { inside, lanes, terminal } = match &request.terminal {
-        Some(wanted) => on_terminal(&rootfs, &user, wanted, order)?,
-        None => on_pipes(&user, order)?,
+        Some(wanted) => on_terminal(&rootfs, &on_host, wanted, order)?,
+        None => on_pipes(&on_host, order)?,
     };
     cgroup::follow_monitor(&container.name, request.detached);
     let bond = Bond { dies_with_parent: !request.detached, terminal: request.terminal.is_some() };
-    let pid = runtime::exec(container, env, &process, inside, bond)?;
+    let pid = runtime::exec(container, env, &process, inside, bond, entrance.as_ref())?;
     let pidfd = open_child(pid).at("open the process of", Path::new(EXEC_NAME))?;
     Ok(Command { pid, pidfd, lanes, terminal })
 }

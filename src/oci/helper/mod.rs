@@ -14,6 +14,7 @@ mod exec;
 mod memory;
 pub(crate) mod monitor;
 mod output;
+mod prepare;
 mod protocol;
 mod relay;
 pub(crate) mod session;

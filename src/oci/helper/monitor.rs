@@ -1,5 +1,5 @@
-//! A bundle's monitor: makes the root file system, has libcontainer start the container, and then
-//! watches it (`watch.rs`), in a stage of its own (`stages.rs`).
+//! A bundle's monitor: makes the root file system (`prepare.rs`), has libcontainer start the container,
+//! and then watches it (`watch.rs`), in a stage of its own (`stages.rs`).
 //!
 //! It is the parent of the container's first process and outlives whoever called it. It runs one
 //! thread. If it is killed the container lives on, and its output waits for a reader: the next verb
@@ -12,13 +12,13 @@ use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use libcontainer::oci_spec::runtime::Spec;
 use nix::sys::wait::{WaitStatus, waitpid};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::mount::{MountPropagationFlags, mount_change};
 
 use super::detach::{Side, detach, set_name};
 use super::output;
+use super::prepare::{self, Prepared};
 use super::protocol::{Failure, MONITOR_NAME, Order, Report, StartRequest, receive, send};
 use super::stages::{self, Entered, Stage};
 use super::watch;
@@ -33,7 +33,7 @@ use crate::oci::runtime::{self, Streams};
 use crate::oci::runtime_error::RuntimeError;
 use crate::oci::spec::Container;
 use crate::oci::status::{self, Ended, FileIdentity, Started};
-use crate::oci::{apparmor, cgroup, etc_files, life, process, runtime_spec, secrets, usage, user};
+use crate::oci::{cgroup, life, secrets, staging, usage};
 
 /// The file a monitor holds locked for its whole life.
 pub(crate) const LOCK_FILE: &str = "monitor.lock";
@@ -150,8 +150,8 @@ fn take_over(state: &Path) -> i32 {
             // For a start that may come: they are in no other place this monitor can see.
             secrets::recall(&mut container, &started.init)?;
             let rootfs = Rootfs::of_process(started.init.pid)?;
-            let user = resolve_user(&rootfs, &container, &container.process.user)?;
-            secrets::mount(&container, &user)?;
+            let user = prepare::resolve_user(&rootfs, &container, &container.process.user)?;
+            secrets::mount(&container, &prepare::on_host(&container, &user)?)?;
         }
         Ok::<_, RuntimeError>((container, started, lock))
     })();
@@ -210,6 +210,7 @@ fn start_again(state: &Path, lock: OwnedFd) -> i32 {
 fn clear_last_run(container: &Container) -> Result<(), RuntimeError> {
     cgroup::remove(&container.name)?;
     runtime::forget(container)?;
+    staging::remove(container)?;
     Rootfs::release(container)
 }
 
@@ -252,8 +253,8 @@ fn report(report: &Report) {
 fn start(request: &StartRequest) -> Result<(Started, Vec<OwnedFd>), RuntimeError> {
     let container = &request.container;
     let state = &container.state;
-    let Prepared { spec, env, user } = prepare(request)?;
-    let pipe = |stream| output::container_end(state, stream, user.uid, user.gid);
+    let Prepared { spec, env, on_host } = prepare::prepare(request)?;
+    let pipe = |stream| output::container_end(state, stream, on_host.uid, on_host.gid);
     let streams = Streams {
         stdin: runtime::null()?,
         stdout: pipe(Stream::Stdout)?,
@@ -306,84 +307,6 @@ fn end_protection() {
         // Raising it is always allowed.
         let _ = fs::write(path, "0");
     }
-}
-
-struct Prepared {
-    spec: Spec,
-    env: Vec<String>,
-    user: user::ResolvedUser,
-}
-
-/// The root file system with everything carboy puts into it, the specification of what runs on it,
-/// and its environment.
-fn prepare(request: &StartRequest) -> Result<Prepared, RuntimeError> {
-    let mut container = request.container.clone();
-    let rootfs = Rootfs::mount(&container)?;
-    rootfs.check_mount_points()?;
-    for (path, content) in [
-        ("/etc/hosts", etc_files::hosts(container.ip, container.ip6, &container.slug)),
-        ("/etc/hostname", etc_files::hostname(&container.slug)),
-        ("/etc/resolv.conf", request.surroundings.resolv_conf.clone()),
-    ] {
-        // The user's own file wins.
-        if !container.volumes.iter().any(|v| v.destination == Path::new(path)) {
-            rootfs.write(Path::new(path), &content)?;
-        }
-    }
-    let user = resolve_user(&rootfs, &container, &container.process.user)?;
-    let secrets = secrets::provide(&mut container, &request.secrets, &user)?;
-    container.volumes.extend(secrets);
-    rootfs.place_mounts(&mut container)?;
-    let cwd = rootfs.make_working_dir(Path::new(&container.process.cwd))?;
-    container.process.cwd = cwd.to_string_lossy().into_owned();
-    container.security.apparmor = apparmor::effective(container.security.apparmor.as_deref());
-    // After all that is made in the root file system: nothing of it is hidden.
-    let mut tmpfs = Vec::new();
-    for inside in &container.image_volumes {
-        tmpfs.extend(rootfs.tmpfs_place(inside)?);
-    }
-    let cgroup = runtime::cgroups_path(&container);
-    let mount_point = Rootfs::mount_point(&container);
-    let mut spec = runtime_spec::build(&container, &user, &cgroup, &mount_point)
-        .map_err(|e| RuntimeError::invalid(&container, &e))?;
-    runtime_spec::add_tmpfs(&mut spec, &tmpfs, container.limits.memory);
-    if let Ok(possible) = std::fs::read_to_string("/sys/devices/system/cpu/possible") {
-        runtime_spec::mask_thermal_throttle(&mut spec, &possible);
-    }
-    drop_default_pids_limit(&container, &mut spec)?;
-    let env = environment(&container, &[], &user.home);
-    Ok(Prepared { spec, env, user })
-}
-
-/// Where the host has no controller for it the limit that nobody asked for is left out.
-fn drop_default_pids_limit(container: &Container, spec: &mut Spec) -> Result<(), RuntimeError> {
-    let there = cgroup::controllers()?.is_some_and(|all| all.contains("pids"));
-    if !there && container.limits.pids.is_none() {
-        let linux = spec.linux_mut().as_mut();
-        if let Some(resources) = linux.and_then(|l| l.resources_mut().as_mut()) {
-            resources.set_pids(None);
-        }
-    }
-    Ok(())
-}
-
-/// The user that `text` means in the container's own files.
-pub(super) fn resolve_user(
-    rootfs: &Rootfs,
-    container: &Container,
-    text: &str,
-) -> Result<user::ResolvedUser, RuntimeError> {
-    let passwd = rootfs.read(Path::new("/etc/passwd"), user::FILE_MAX)?;
-    let group = rootfs.read(Path::new("/etc/group"), user::FILE_MAX)?;
-    user::resolve(text, &passwd, &group).map_err(|e| RuntimeError::invalid(container, &e))
-}
-
-/// The container's environment with `over` on top, and HOME as the user has it unless it is set.
-pub(super) fn environment(container: &Container, over: &[String], home: &str) -> Vec<String> {
-    let mut env = container.process.env.clone();
-    over.iter().for_each(|entry| process::set(&mut env, entry));
-    process::complete(&mut env, &[("HOME", home)]);
-    env
 }
 
 /// The exit code of a child that has ended, or 128 + the signal that ended it; 255 if it was no

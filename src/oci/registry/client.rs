@@ -61,13 +61,13 @@ impl<'a> Client<'a> {
         target: Target,
         progress: &'a dyn Progress,
     ) -> Result<Self, RegistryError> {
-        let http = Http::new(config);
         let no_host = || {
             let source = std::io::Error::other("it is no host's name");
             RegistryError::UnknownHost { host: target.host.clone(), source }
         };
         let url = |tls| Url::of_host(&target.host, tls).ok_or_else(no_host);
         let mut base = url(true)?;
+        let http = Http::new(config, base.clone());
         if config.allows_http(&target.host) {
             let probe = base.join("/v2/").ok_or_else(no_host)?;
             match http.send(&probe, &Ask { what: "its version", ..Ask::default() }) {

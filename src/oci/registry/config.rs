@@ -12,9 +12,10 @@ pub struct RegistryConfig {
     /// none.
     pub docker_config: Option<PathBuf>,
     /// Directories with one for each registry, `<host>[:<port>]`, whose `*.crt` are authorities to
-    /// trust for it.
+    /// trust for it, and whose `NAME.cert` with `NAME.key` is shown to it if it asks.
     pub certs_d: Vec<PathBuf>,
-    /// A directory whose `*.crt` are authorities to trust for every registry.
+    /// A directory whose `*.crt` are authorities to trust for every host, and whose `NAME.cert`
+    /// with `NAME.key` is shown to the registry, and to no other host, if it asks.
     pub cert_dir: Option<PathBuf>,
     /// Registries, `host` or `host:port`, that may be spoken to without TLS. This machine's own
     /// may always.

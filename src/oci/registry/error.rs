@@ -2,7 +2,7 @@
 
 use std::fmt;
 use std::io;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use crate::error::{Classify, ErrorKind};
@@ -53,6 +53,16 @@ pub enum RegistryError {
         /// Which certificate authorities were trusted.
         roots: String,
         /// What is wrong.
+        source: rustls::Error,
+    },
+    /// The host wants to see a client certificate, or another one.
+    #[error("{host} {}", refusal(shown.as_deref()))]
+    ClientCert {
+        /// The host.
+        host: String,
+        /// The certificate that it was shown.
+        shown: Option<PathBuf>,
+        /// What it said.
         source: rustls::Error,
     },
     /// Nothing came for too long.
@@ -291,6 +301,13 @@ impl fmt::Display for Tried {
     }
 }
 
+fn refusal(shown: Option<&Path>) -> String {
+    match shown {
+        None => "wants a client certificate, and there is none for it".to_owned(),
+        Some(path) => format!("does not accept the client certificate {}", path.display()),
+    }
+}
+
 fn said(message: &Option<String>) -> String {
     message.as_ref().map_or_else(String::new, |message| format!("; it says {message:?}"))
 }
@@ -327,7 +344,7 @@ impl Classify for RegistryError {
             | Self::Status { .. }
             | Self::Helper { .. } => ErrorKind::Failed,
             Self::Stalled { .. } | Self::Deadline { .. } => ErrorKind::Timeout,
-            Self::Denied { .. } => ErrorKind::Permission,
+            Self::Denied { .. } | Self::ClientCert { .. } => ErrorKind::Permission,
             Self::NotFound { .. } => ErrorKind::NotFound,
             Self::NoPlatform { .. } | Self::Schema1 { .. } => ErrorKind::Unsupported,
             Self::Reference(_)
@@ -372,6 +389,15 @@ impl Classify for RegistryError {
                 ));
             }
             Self::Tls { .. } => "check the name, the registry's certificate and this host's clock",
+            Self::ClientCert { host, shown: None, .. } => {
+                return Some(format!(
+                    "put it and its key into /etc/docker/certs.d/{host}/client.cert and \
+                     client.key, or give their directory with --cert-dir"
+                ));
+            }
+            Self::ClientCert { .. } => {
+                "check that it is signed by an authority the registry trusts, and has not expired"
+            }
             Self::Denied { host, tried: Tried::Nobody, .. } => {
                 return Some(format!(
                     "there is no credential for {host}; `docker login`, `skopeo login` or a \

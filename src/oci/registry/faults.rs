@@ -2,22 +2,23 @@
 
 use std::io;
 
+use rustls::AlertDescription;
 use serde::Deserialize;
 use ureq::Timeout;
 
 use super::config::RegistryConfig;
 use super::error::RegistryError;
+use super::http::Trust;
 use super::resolver::LookupError;
 
 /// Characters of a stranger's message that are shown.
 const MESSAGE_SHOWN: usize = 200;
 
-/// What it means that no answer came, or not all of it. `roots` are the authorities that were
-/// trusted, `what` is what was asked for.
+/// What it means that no answer came, or not all of it. `what` is what was asked for.
 pub(super) fn of(
     config: &RegistryConfig,
     host: &str,
-    roots: &str,
+    trust: &Trust,
     what: &str,
     error: ureq::Error,
 ) -> RegistryError {
@@ -40,9 +41,9 @@ pub(super) fn of(
         ureq::Error::Timeout(_) => {
             RegistryError::Stalled { host, what: what.to_owned(), after: config.stall }
         }
-        ureq::Error::Rustls(source) => tls(host, roots, source),
+        ureq::Error::Rustls(source) => tls(host, trust, source),
         ureq::Error::Io(error) => match tls_error(&error) {
-            Some(source) => tls(host, roots, source),
+            Some(source) => tls(host, trust, source),
             None => io_fault(host, what, error),
         },
         error => {
@@ -52,11 +53,33 @@ pub(super) fn of(
     }
 }
 
-fn tls(host: String, roots: &str, source: rustls::Error) -> RegistryError {
+fn tls(host: String, trust: &Trust, source: rustls::Error) -> RegistryError {
     match source {
         rustls::Error::InvalidMessage(_) => RegistryError::NotTls { host },
-        source => RegistryError::Tls { host, roots: roots.to_owned(), source },
+        rustls::Error::AlertReceived(alert) if is_about_the_client(alert) => {
+            let shown = trust.client_cert.clone();
+            RegistryError::ClientCert { host, shown, source }
+        }
+        source => RegistryError::Tls { host, roots: trust.roots.clone(), source },
     }
+}
+
+/// Whether a server says so of a client's certificate (RFC 8446, section 6.2). One without a
+/// certificate gets `certificate_required`, or in TLS 1.2 `bad_certificate` or
+/// `handshake_failure`; the last can mean anything.
+fn is_about_the_client(alert: AlertDescription) -> bool {
+    matches!(
+        alert,
+        AlertDescription::CertificateRequired
+            | AlertDescription::NoCertificate
+            | AlertDescription::BadCertificate
+            | AlertDescription::UnsupportedCertificate
+            | AlertDescription::CertificateRevoked
+            | AlertDescription::CertificateExpired
+            | AlertDescription::CertificateUnknown
+            | AlertDescription::UnknownCA
+            | AlertDescription::AccessDenied
+    )
 }
 
 fn tls_error(error: &io::Error) -> Option<rustls::Error> {

@@ -1,18 +1,22 @@
 //! One request: who is trusted, where redirections may lead, what a failure means.
 //!
 //! Redirections are followed here, not by the HTTP library, so that a credential goes to the very
-//! origin it is for and to no other, and TLS is never left.
+//! origin it is for and to no other, and TLS is never left. A client certificate is shown by a host
+//! to whom it belongs: `certs.d` names that host, `--cert-dir` means the registry.
 
 use std::collections::HashMap;
 use std::io::{self, Read};
-use std::sync::{Mutex, PoisonError};
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
+use rustls::crypto::{CryptoProvider, ring};
 use ureq::http::{HeaderMap, Response, header};
 use ureq::tls::TlsConfig;
 use ureq::unversioned::transport::DefaultConnector;
 use ureq::{Agent, Body, Proxy};
 
+use super::client_cert::{self, ClientCert};
 use super::config::RegistryConfig;
 use super::error::RegistryError;
 use super::faults::{self, shortened};
@@ -34,6 +38,8 @@ const USER_AGENT: &str = concat!("carboy/", env!("CARGO_PKG_VERSION"));
 #[derive(Debug)]
 pub(super) struct Http<'a> {
     pub(super) config: &'a RegistryConfig,
+    registry: Url,
+    cryptography: Arc<CryptoProvider>,
     /// By scheme and authority: each host may have authorities of its own.
     sites: Mutex<HashMap<(bool, String), Site>>,
     end: Instant,
@@ -42,7 +48,16 @@ pub(super) struct Http<'a> {
 #[derive(Clone, Debug)]
 struct Site {
     agent: Agent,
-    roots: String,
+    trust: Trust,
+}
+
+/// What was tried to come to terms over TLS, for errors.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Trust {
+    /// Which authorities were trusted.
+    pub(super) roots: String,
+    /// The client certificate that may be shown.
+    pub(super) client_cert: Option<PathBuf>,
 }
 
 /// What is asked for.
@@ -71,12 +86,14 @@ pub(super) struct Reply {
 }
 
 impl<'a> Http<'a> {
-    /// Makes nothing yet. The time for the whole begins to run.
-    pub(super) fn new(config: &'a RegistryConfig) -> Self {
+    /// Makes nothing yet. The time for the whole begins to run. `registry` is the host that all is
+    /// for.
+    pub(super) fn new(config: &'a RegistryConfig, registry: Url) -> Self {
         // A deadline that is too far away is none.
         let now = Instant::now();
         let end = now.checked_add(config.deadline).unwrap_or(now + Duration::from_secs(1 << 30));
-        Self { config, sites: Mutex::default(), end }
+        let cryptography = Arc::new(ring::default_provider());
+        Self { config, registry, cryptography, sites: Mutex::default(), end }
     }
 
     /// The time that is left.
@@ -167,7 +184,7 @@ impl<'a> Http<'a> {
             let form = ask.form.iter().map(pair).collect::<Vec<_>>().join("&");
             request.config().timeout_global(Some(left)).build().send(form)
         };
-        answer.map_err(|error| self.fault(url.authority(), &site.roots, ask.what, error))
+        answer.map_err(|error| self.fault(url.authority(), &site.trust, ask.what, error))
     }
 
     /// The agent for a host.
@@ -196,30 +213,47 @@ impl<'a> Http<'a> {
             .input_buffer_size(128 << 10)
             // Without this the library would read the environment.
             .proxy(None);
-        let mut described = String::new();
+        let mut trust = Trust::default();
         if url.tls {
             let mut roots = Roots::system()?;
             let own = config.certs_d.iter().map(|directory| directory.join(url.authority()));
             for directory in own.chain(config.cert_dir.clone()) {
                 roots.add(&directory)?;
             }
-            described = roots.describe();
-            builder = builder.tls_config(TlsConfig::builder().root_certs(roots.trusted()).build());
+            let client_cert = self.client_cert(url)?;
             if let Some(proxy) = config.proxy_for(url.authority()) {
-                let proxy = Proxy::new(proxy).map_err(|_| RegistryError::Proxy {
-                    // It may have a password in it.
-                    proxy: proxy.rsplit('@').next().unwrap_or_default().to_owned(),
-                })?;
-                builder = builder.proxy(Some(proxy));
+                builder = builder.proxy(Some(proxy_of(proxy, client_cert.is_some())?));
             }
+            trust.roots = roots.describe();
+            trust.client_cert = client_cert.as_ref().map(|found| found.file.clone());
+            let tls = TlsConfig::builder()
+                .root_certs(roots.trusted())
+                .client_cert(client_cert.map(|found| found.pair))
+                // What the client certificate was checked with.
+                .unversioned_rustls_crypto_provider(Arc::clone(&self.cryptography));
+            builder = builder.tls_config(tls.build());
         }
         let connector = DefaultConnector::default();
         let agent = Agent::with_parts(builder.build(), connector, HostResolver);
-        Ok(Site { agent, roots: described })
+        Ok(Site { agent, trust })
     }
 
-    fn fault(&self, host: &str, roots: &str, what: &str, error: ureq::Error) -> RegistryError {
-        faults::of(self.config, host, roots, what, error)
+    /// The certificate to show to this host, if it asks for one.
+    fn client_cert(&self, url: &Url) -> Result<Option<ClientCert>, RegistryError> {
+        let config = self.config;
+        // A token server, or whoever has the blobs, is somebody else.
+        let given = config.cert_dir.clone().filter(|_| url.origin() == self.registry.origin());
+        let own = config.certs_d.iter().map(|directory| directory.join(url.authority()));
+        for directory in given.into_iter().chain(own) {
+            if let Some(found) = client_cert::find(&directory, &self.cryptography)? {
+                return Ok(Some(found));
+            }
+        }
+        Ok(None)
+    }
+
+    fn fault(&self, host: &str, trust: &Trust, what: &str, error: ureq::Error) -> RegistryError {
+        faults::of(self.config, host, trust, what, error)
     }
 
     /// Reads a whole answer that must be small.
@@ -244,7 +278,7 @@ impl<'a> Http<'a> {
 
     /// What an error in the middle of an answer means.
     pub(super) fn broken(&self, host: &str, what: &str, error: io::Error) -> RegistryError {
-        self.fault(host, "", what, ureq::Error::from(error))
+        self.fault(host, &Trust::default(), what, ureq::Error::from(error))
     }
 
     /// The error that a reply is which has not the content that was asked for.
@@ -257,6 +291,15 @@ impl<'a> Http<'a> {
         let message = message.and_then(|text| faults::message_of(&text));
         RegistryError::Status { host, status, what: what.to_owned(), message, retry_after }
     }
+}
+
+/// The proxy at `text`. One that speaks TLS itself would be shown the client certificate, too.
+fn proxy_of(text: &str, client_cert: bool) -> Result<Proxy, RegistryError> {
+    let plain = || !text.to_ascii_lowercase().starts_with("https:");
+    let proxy = Proxy::new(text).ok().filter(|_| !client_cert || plain());
+    // It may have a password in it.
+    let shown = || text.rsplit('@').next().unwrap_or_default().to_owned();
+    proxy.ok_or_else(|| RegistryError::Proxy { proxy: shown() })
 }
 
 impl Reply {
@@ -278,7 +321,7 @@ mod tests {
     #[test]
     fn redirections_do_not_leave_tls_nor_reach_this_machine() {
         let config = RegistryConfig { insecure: vec!["plain".to_owned()], ..Default::default() };
-        let http = Http::new(&config);
+        let http = Http::new(&config, Url::parse("https://a/").unwrap());
         for (at, to, want) in [
             ("https://a/", "https://b/", true),
             ("https://a/", "http://a/", false),

@@ -7,6 +7,7 @@
 
 mod challenge;
 mod client;
+mod client_cert;
 mod config;
 mod credentials;
 mod dns;

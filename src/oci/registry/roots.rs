@@ -48,20 +48,7 @@ impl Roots {
     /// # Errors
     /// [`RegistryError::File`], or [`RegistryError::Settings`] if a file has no certificate.
     pub(super) fn add(&mut self, directory: &Path) -> Result<(), RegistryError> {
-        let failed =
-            |source| RegistryError::File { action: "read", path: directory.to_owned(), source };
-        let entries = match fs::read_dir(directory) {
-            Ok(entries) => entries,
-            Err(error) if absent(&error) => return Ok(()),
-            Err(source) => return Err(failed(source)),
-        };
-        let mut paths = Vec::new();
-        for entry in entries {
-            paths.push(entry.map_err(failed)?.path());
-        }
-        paths.retain(|path| path.extension().is_some_and(|extension| extension == "crt"));
-        paths.sort();
-        for path in paths {
+        for path in files(directory, "crt")? {
             let Some(text) = read(&path)? else { continue };
             let found: Result<Vec<_>, _> = certificates(&text).collect();
             let invalid = |reason| RegistryError::Settings { path: path.clone(), reason };
@@ -92,7 +79,29 @@ impl Roots {
     }
 }
 
-fn certificates(
+/// The files of a directory whose names end in `.` and `extension`, in order; none if it is absent.
+///
+/// # Errors
+/// [`RegistryError::File`] if it cannot be read.
+pub(super) fn files(directory: &Path, extension: &str) -> Result<Vec<PathBuf>, RegistryError> {
+    let failed =
+        |source| RegistryError::File { action: "read", path: directory.to_owned(), source };
+    let entries = match fs::read_dir(directory) {
+        Ok(entries) => entries,
+        Err(error) if absent(&error) => return Ok(Vec::new()),
+        Err(source) => return Err(failed(source)),
+    };
+    let mut paths = Vec::new();
+    for entry in entries {
+        paths.push(entry.map_err(failed)?.path());
+    }
+    paths.retain(|path| path.extension().is_some_and(|found| found == extension));
+    paths.sort();
+    Ok(paths)
+}
+
+/// The certificates of a PEM file's text.
+pub(super) fn certificates(
     text: &[u8],
 ) -> impl Iterator<Item = Result<Certificate<'static>, ureq::Error>> + '_ {
     parse_pem(text).filter_map(|item| match item {
@@ -102,7 +111,11 @@ fn certificates(
     })
 }
 
-fn read(path: &Path) -> Result<Option<Vec<u8>>, RegistryError> {
+/// A file's content; `None` if it is absent.
+///
+/// # Errors
+/// [`RegistryError::File`].
+pub(super) fn read(path: &Path) -> Result<Option<Vec<u8>>, RegistryError> {
     match fs::read(path) {
         Ok(text) => Ok(Some(text)),
         Err(error) if absent(&error) => Ok(None),

@@ -8,6 +8,7 @@ use serde_json::{Value, json};
 use super::*;
 use crate::names::{ContainerName, Slug};
 use crate::oci::digest::Digest;
+use crate::oci::id_range::IdRange;
 use crate::oci::spec::{ImageRef, Process, Volume};
 
 fn container() -> Container {
@@ -30,6 +31,7 @@ fn container() -> Container {
         tmpfs: vec![],
         secrets: vec![],
         security: Security::default(),
+        userns: None,
         image_volumes: vec![],
         limits: Limits::default(),
         read_only: false,
@@ -159,6 +161,7 @@ fn mounts_are_dockers_and_then_the_volumes() {
         source: source.into(),
         destination: destination.into(),
         read_only,
+        idmap: false,
     };
     container.volumes = vec![volume("/a", "/x/y", true), volume("/b", "/x", false)];
     let spec = spec_of(&container, &user(0, 0, &[]));
@@ -289,4 +292,38 @@ fn exec_is_bound_as_the_container_is() {
     assert_eq!(elsewhere.cwd(), Path::new("/tmp"));
     assert_eq!(exec_process(&container, &user, &[], None), Err(RuntimeSpecError::NothingToRun));
     assert!(exec_process(&container, &user, &args, Some("tmp")).is_err());
+}
+
+#[test]
+fn a_user_namespace_brings_its_ids_and_takes_what_the_hosts_network_would_refuse() {
+    let range = IdRange { first: 1 << 20, size: 1 << 16 };
+    let mut spec =
+        build(&container(), &user(0, 0, &[]), "/carboy/p-sidecars-demo", Path::new("/r")).unwrap();
+    let before = serde_json::to_value(&spec).unwrap();
+    in_user_namespace(&mut spec, range, Path::new("/s"));
+    let after = serde_json::to_value(&spec).unwrap();
+    let ids = json!([{ "containerID": 0, "hostID": 1 << 20, "size": 1 << 16 }]);
+    assert_eq!(after["linux"]["uidMappings"], ids);
+    assert_eq!(after["linux"]["gidMappings"], ids);
+    let types = |spec: &Value| {
+        let all = spec["linux"]["namespaces"].as_array().unwrap();
+        all.iter().map(|n| n["type"].as_str().unwrap().to_owned()).collect::<Vec<_>>()
+    };
+    assert_eq!(types(&after), ["pid", "ipc", "uts", "mount", "cgroup", "user"]);
+    assert!(after["linux"].get("sysctl").is_none());
+    let sys = |spec: &Value| {
+        let all = spec["mounts"].as_array().unwrap();
+        all.iter().find(|m| m["destination"] == "/sys").unwrap().clone()
+    };
+    assert_eq!((&sys(&after)["type"], &sys(&after)["source"]), (&json!("bind"), &json!("/s")));
+    assert!(sorted(&sys(&after)["options"]).contains(&"ro"));
+    // All else that confines it is the same.
+    for key in ["maskedPaths", "readonlyPaths", "resources", "cgroupsPath"] {
+        assert_eq!(after["linux"][key], before["linux"][key], "{key}");
+    }
+    assert_eq!(after["process"], before["process"]);
+    assert_eq!(
+        after["mounts"].as_array().unwrap().len(),
+        before["mounts"].as_array().unwrap().len()
+    );
 }

@@ -1,14 +1,16 @@
 //! Unpacks one layer into a directory of its own, in the form overlayfs wants a lower layer.
 //!
-//! Two threads: one reads and inflates the blob and hashes both it and the tar, the other writes the
-//! files; a third would gain nothing. What an entry is and whether it is allowed is decided in
-//! `entry`, without I/O; `tree` does the writing and lets the kernel resolve every path
-//! inside the layer's directory (`openat2` with `RESOLVE_IN_ROOT`), so a symbolic link of the
-//! layer, `..` or a hard link never leads out of it.
+//! Three threads: one reads, hashes and inflates the blob, one hashes the tar, one (the caller's)
+//! writes the files. Inflating and writing take about as long, so neither bears the hashing as well.
+//! What an entry is and whether it is allowed is decided in `entry`, without I/O; `tree` does the
+//! writing and lets the kernel resolve every path inside the layer's directory (`openat2` with
+//! `RESOLVE_IN_ROOT`), so a symbolic link of the layer, `..` or a hard link never leads out of it.
 //!
 //! Sources: `image-spec/layer.md` for whiteouts, `Documentation/filesystems/overlayfs.rst` for
 //! the form on disk, `tar(5)` and POSIX `pax` for the archive.
 
+mod buffer;
+mod describe;
 mod entry;
 mod fault;
 mod lower;
@@ -20,16 +22,18 @@ mod tests;
 mod tree;
 
 use std::fmt;
-use std::io::{self, Read};
+use std::io::Read;
 use std::os::fd::{BorrowedFd, OwnedFd};
+use std::sync::mpsc::{channel, sync_channel};
+use std::thread::{Builder, ScopedJoinHandle};
 
 use tar_core::parse::{ParseError, ParseEvent, Parser};
 
+use self::buffer::Buffer;
 use self::entry::{Entry, What};
 pub use self::fault::LayerFault;
 pub(in crate::oci) use self::lower::{Lower, lookup};
 pub(in crate::oci) use self::remove::remove_tree;
-use self::stream::Inflated;
 pub(in crate::oci) use self::stream::{Compression, Hashed, copy_limited};
 use super::digest::Digest;
 
@@ -114,16 +118,23 @@ pub fn unpack(
     limits: &Limits,
 ) -> Result<Unpacked, Failure> {
     std::thread::scope(|scope| {
-        let (sender, receiver) = std::sync::mpsc::sync_channel(stream::CHUNKS);
-        let reader = std::thread::Builder::new()
+        let (inflated, to_digest) = sync_channel(stream::CHUNKS);
+        let (digested, to_write) = sync_channel(stream::CHUNKS);
+        let (spent, empty) = channel();
+        let start = |source| {
+            let fault = LayerFault::Io { action: "start a thread", source };
+            Failure { blob: None, entry: String::new(), fault }
+        };
+        let digester = Builder::new()
+            .name("carboy-diff-id".to_owned())
+            .spawn_scoped(scope, move || stream::digest(to_digest, digested))
+            .map_err(start)?;
+        let reader = Builder::new()
             .name("carboy-layer".to_owned())
-            .spawn_scoped(scope, move || stream::pump(blob, sender, limits))
-            .map_err(|source| {
-                let fault = LayerFault::Io { action: "start a thread", source };
-                Failure { blob: None, entry: String::new(), fault }
-            })?;
-        let mut tar = Inflated::new(receiver);
+            .spawn_scoped(scope, move || stream::pump(blob, inflated, &empty, limits))
+            .map_err(start)?;
         let mut writer = Writer {
+            tar: Buffer::new(to_write, spent),
             tree: tree::Tree::new(into, lower, form),
             notes: Notes::default(),
             entry: String::new(),
@@ -131,21 +142,21 @@ pub fn unpack(
             holes: 0,
             limits,
         };
-        let written = writer.run(&mut tar).and_then(|()| {
+        let written = writer.run();
+        if written.is_ok() {
             // What follows the end marker is hashed, too: the reader must not be stopped.
-            io::copy(&mut tar, &mut io::sink())
-                .map_err(|source| LayerFault::Io { action: "read the layer", source })
-        });
+            writer.tar.drain();
+        }
+        let Writer { tar, tree, notes, entry, .. } = writer;
         // Without a receiver the reader only hashes what is left of the blob, and ends.
         drop(tar);
-        let pumped = reader.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic));
-        let stream::Pumped { diff_id, tar_size, .. } = pumped;
-        let entry = std::mem::take(&mut writer.entry);
+        let (diff_id, tar_size) = join(digester);
+        let pumped = join(reader);
         // A fault of the stream explains the one of the tar that ended too early.
-        let outcome = pumped.outcome.and(written).and_then(|_| writer.tree.finish());
+        let outcome = pumped.outcome.and(written).and_then(|()| tree.finish());
         match (outcome, pumped.digest) {
             (Ok(()), Some(blob)) => {
-                Ok(Unpacked { blob, diff_id, tar_size, notes: writer.notes.into_lines() })
+                Ok(Unpacked { blob, diff_id, tar_size, notes: notes.into_lines() })
             }
             (Ok(()), None) => Err(Failure { blob: None, entry, fault: LayerFault::Truncated }),
             (Err(fault), blob) => Err(Failure { blob, entry, fault }),
@@ -153,8 +164,13 @@ pub fn unpack(
     })
 }
 
+fn join<T>(thread: ScopedJoinHandle<'_, T>) -> T {
+    thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+}
+
 /// The writing half: tar events in, files out.
 struct Writer<'a> {
+    tar: Buffer,
     tree: tree::Tree<'a>,
     notes: Notes,
     entry: String,
@@ -172,7 +188,7 @@ const PATH_MAX: u32 = 4_096;
 const HEADERS_MAX: usize = 4 << 20;
 
 impl Writer<'_> {
-    fn run(&mut self, tar: &mut impl Read) -> Result<(), LayerFault> {
+    fn run(&mut self) -> Result<(), LayerFault> {
         let mut parser = Parser::new(tar_core::parse::Limits {
             max_metadata_size: METADATA_MAX,
             max_path_len: Some(PATH_MAX),
@@ -183,23 +199,22 @@ impl Writer<'_> {
         parser.set_allow_empty_path(true);
         // `Entry::parse` checks pax headers itself.
         parser.set_ignore_pax_errors(true);
-        let mut buffer = stream::Buffer::new(tar);
         loop {
-            let event = parser.parse(buffer.bytes()).map_err(LayerFault::Header)?;
+            let event = parser.parse(self.tar.bytes()).map_err(LayerFault::Header)?;
             let (consumed, entry) = match event {
                 ParseEvent::NeedData { min_bytes } => {
                     // A sparse map without entries or line ends passes the parser's limits, and
                     // it may ask for what is there already.
-                    let wanted = min_bytes.max(buffer.bytes().len() + 1);
+                    let wanted = min_bytes.max(self.tar.bytes().len() + 1);
                     if wanted > HEADERS_MAX {
                         let (size, limit) = (wanted as u64, HEADERS_MAX as u32);
                         let fault = ParseError::MetadataTooLarge { size, limit };
                         return Err(LayerFault::Header(fault));
                     }
-                    if buffer.at_end()? {
+                    if self.tar.at_end() {
                         return Ok(());
                     }
-                    buffer.fill(wanted)?;
+                    self.tar.fill(wanted)?;
                     continue;
                 }
                 ParseEvent::End { .. } => return Ok(()),
@@ -215,22 +230,18 @@ impl Writer<'_> {
                     (consumed, Some(Entry::parse(&entry, sparse, self.limits)?))
                 }
             };
-            buffer.consume(consumed);
+            self.tar.consume(consumed);
             self.entries += 1;
             if self.entries > self.limits.entries {
                 return Err(LayerFault::Entries { max: self.limits.entries });
             }
             if let Some(entry) = entry {
-                self.write(entry, &mut buffer)?;
+                self.write(entry)?;
             }
         }
     }
 
-    fn write<R: Read>(
-        &mut self,
-        entry: Entry,
-        data: &mut stream::Buffer<'_, R>,
-    ) -> Result<(), LayerFault> {
+    fn write(&mut self, entry: Entry) -> Result<(), LayerFault> {
         let Entry { path, meta, what, size } = entry;
         for skipped in &meta.skipped_xattrs {
             self.notes.add(format_args!("{}: attribute {skipped} left out", self.entry));
@@ -246,10 +257,10 @@ impl Writer<'_> {
                 self.notes.add(format_args!("{}: {why} left out", self.entry));
             }
             What::File => {
-                let file = self.tree.create(&path)?;
-                data.copy_to(&file, size)?;
+                let file = self.tree.create(&path, &meta)?;
+                self.tar.copy_to(&file, size)?;
                 self.tree.describe(&path, &file, &meta, &mut self.notes)?;
-                return data.skip(entry::padding(size));
+                return self.tar.skip(entry::padding(size));
             }
             What::Sparse(sparse) => {
                 self.holes = self.holes.saturating_add(sparse.size - size);
@@ -257,18 +268,18 @@ impl Writer<'_> {
                 if self.holes > self.limits.bytes {
                     return Err(LayerFault::Bytes { max: self.limits.bytes });
                 }
-                let file = self.tree.create(&path)?;
+                let file = self.tree.create(&path, &meta)?;
                 for (offset, length) in sparse.regions {
-                    tree::seek(&file, offset)?;
-                    data.copy_to(&file, length)?;
+                    describe::seek(&file, offset)?;
+                    self.tar.copy_to(&file, length)?;
                 }
-                tree::set_size(&file, sparse.size)?;
+                describe::set_size(&file, sparse.size)?;
                 self.tree.describe(&path, &file, &meta, &mut self.notes)?;
-                return data.skip(entry::padding(size));
+                return self.tar.skip(entry::padding(size));
             }
         }
-        data.skip(size)?;
-        data.skip(entry::padding(size))
+        self.tar.skip(size)?;
+        self.tar.skip(entry::padding(size))
     }
 }
 

@@ -1,5 +1,8 @@
 //! Layers, hostile and not, unpacked as whoever runs the tests.
 
+mod chunks;
+mod replaced;
+
 use std::fs;
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::fs::{FileTypeExt, MetadataExt};

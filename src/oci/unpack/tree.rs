@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::rc::Rc;
 
-use rustix::fs::{self, AtFlags, FileType, Gid, Mode, OFlags, ResolveFlags, Uid, XattrFlags};
+use rustix::fs::{self, AtFlags, FileType, Mode, OFlags, ResolveFlags, XattrFlags};
 use rustix::io::Errno;
 
 use super::entry::{Meta, Time, split};
@@ -23,7 +23,7 @@ pub(super) struct Tree<'a> {
     root: BorrowedFd<'a>,
     /// The topmost first.
     lower: &'a [OwnedFd],
-    form: Form,
+    pub(super) form: Form,
     cache: HashMap<Vec<u8>, Rc<OwnedFd>>,
     /// Directories get owner, mode and time last: writing into them changes the time, and a
     /// read-only one could not be written.
@@ -64,10 +64,8 @@ impl<'a> Tree<'a> {
         notes: &mut Notes,
     ) -> Result<(), LayerFault> {
         if !path.is_empty() {
-            let (parent, name) = (self.parent(path)?, split(path).1);
-            if look(&parent, name)? != Found::Directory {
-                self.make_directory(&parent, path)?;
-            }
+            let parent = self.parent(path)?;
+            self.make_directory(&parent, path)?;
         }
         if !meta.xattrs.is_empty() {
             let directory =
@@ -78,40 +76,16 @@ impl<'a> Tree<'a> {
         Ok(())
     }
 
-    /// Creates an empty file, only its owner's to read until [`Tree::describe`].
-    pub(super) fn create(&mut self, path: &[u8]) -> Result<OwnedFd, LayerFault> {
-        let (parent, name) = (self.parent(path)?, split(path).1);
+    /// Creates an empty file. It has as much of its mode as [`Tree::describe`] need not change, and
+    /// is writable for its owner until then, as attributes want. Nobody else gets this far: the
+    /// store is its owner's alone.
+    pub(super) fn create(&mut self, path: &[u8], meta: &Meta) -> Result<OwnedFd, LayerFault> {
         let flags =
             OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-        let create = || fs::openat(&*parent, name, flags, Mode::RUSR | Mode::WUSR);
-        match create() {
-            Err(Errno::EXIST) => {
-                self.clear(&parent, path)?;
-                create()
-            }
-            created => created,
-        }
-        .map_err(LayerFault::os("create the file"))
-    }
-
-    /// Owner first, since it clears capabilities and set-user-id bits; then the rest.
-    pub(super) fn describe(
-        &self,
-        path: &[u8],
-        file: &OwnedFd,
-        meta: &Meta,
-        notes: &mut Notes,
-    ) -> Result<(), LayerFault> {
-        if self.form == Form::Privileged {
-            fs::fchown(file, Some(Uid::from_raw(meta.uid)), Some(Gid::from_raw(meta.gid)))
-                .map_err(LayerFault::os("set the owner"))?;
-        }
-        self.set_xattrs(file, path, meta, notes)?;
-        fs::fchmod(file, Mode::from_raw_mode(meta.mode)).map_err(LayerFault::os("set the mode"))?;
-        if let Some(mtime) = meta.mtime {
-            fs::futimens(file, &times(mtime)).map_err(LayerFault::os("set the time"))?;
-        }
-        Ok(())
+        let mode = Mode::from_raw_mode(meta.mode & 0o777 | 0o600);
+        let (parent, name) = (self.parent(path)?, split(path).1);
+        self.in_place_of(&parent, path, || fs::openat(&*parent, name, flags, mode))?
+            .map_err(LayerFault::os("create the file"))
     }
 
     pub(super) fn symlink(
@@ -121,8 +95,8 @@ impl<'a> Tree<'a> {
         meta: &Meta,
     ) -> Result<(), LayerFault> {
         let (parent, name) = (self.parent(path)?, split(path).1);
-        self.clear(&parent, path)?;
-        fs::symlinkat(target, &*parent, name).map_err(LayerFault::os("make the symbolic link"))?;
+        self.in_place_of(&parent, path, || fs::symlinkat(target, &*parent, name))?
+            .map_err(LayerFault::os("make the symbolic link"))?;
         self.describe_at(&parent, name, meta)
     }
 
@@ -305,18 +279,45 @@ impl<'a> Tree<'a> {
         Ok(directory)
     }
 
+    /// Makes a directory, or finds it there.
     fn make_directory(&mut self, parent: &OwnedFd, path: &[u8]) -> Result<(), LayerFault> {
-        let was = self.clear(parent, path)?;
-        fs::mkdirat(parent, split(path).1, Mode::RWXU)
-            .map_err(LayerFault::os("make the directory"))?;
-        if was == Found::Whiteout {
-            self.opaque.insert(path.to_owned());
-        }
-        Ok(())
+        let name = split(path).1;
+        let make = || fs::mkdirat(parent, name, Mode::RWXU);
+        let made = match make() {
+            Err(Errno::EXIST) => match look(parent, name)? {
+                Found::Directory => Ok(()),
+                was => {
+                    self.clear(parent, path)?;
+                    if was == Found::Whiteout {
+                        self.opaque.insert(path.to_owned());
+                    }
+                    make()
+                }
+            },
+            made => made,
+        };
+        made.map_err(LayerFault::os("make the directory"))
     }
 
-    /// Makes room for an entry that comes again, and says what was there.
-    fn clear(&mut self, parent: &OwnedFd, path: &[u8]) -> Result<Found, LayerFault> {
+    /// Makes an entry with a call that fails where there is one already; if so, that one is removed
+    /// first.
+    fn in_place_of<T>(
+        &mut self,
+        parent: &OwnedFd,
+        path: &[u8],
+        make: impl Fn() -> Result<T, Errno>,
+    ) -> Result<Result<T, Errno>, LayerFault> {
+        match make() {
+            Err(Errno::EXIST) => {
+                self.clear(parent, path)?;
+                Ok(make())
+            }
+            made => Ok(made),
+        }
+    }
+
+    /// Makes room for an entry that comes again.
+    fn clear(&mut self, parent: &OwnedFd, path: &[u8]) -> Result<(), LayerFault> {
         let name = split(path).1;
         let found = look(parent, name)?;
         if found != Found::Nothing {
@@ -331,7 +332,7 @@ impl<'a> Tree<'a> {
             self.directories.retain(|other, _| !beneath(other));
             self.opaque.retain(|other| !beneath(other));
         }
-        Ok(found)
+        Ok(())
     }
 
     /// What a directory nobody described looks like: as in the layers below, else Docker's
@@ -361,68 +362,11 @@ impl<'a> Tree<'a> {
     fn open_directory(&self, path: &[u8]) -> Result<OwnedFd, Errno> {
         self.resolve(path, DIRECTORY | OFlags::NOFOLLOW)
     }
-
-    fn describe_at(&self, parent: &OwnedFd, name: &[u8], meta: &Meta) -> Result<(), LayerFault> {
-        if self.form == Form::Privileged {
-            let (uid, gid) = (Uid::from_raw(meta.uid), Gid::from_raw(meta.gid));
-            fs::chownat(parent, name, Some(uid), Some(gid), AtFlags::SYMLINK_NOFOLLOW)
-                .map_err(LayerFault::os("set the owner"))?;
-        }
-        if let Some(mtime) = meta.mtime {
-            fs::utimensat(parent, name, &times(mtime), AtFlags::SYMLINK_NOFOLLOW)
-                .map_err(LayerFault::os("set the time"))?;
-        }
-        Ok(())
-    }
-
-    fn set_xattrs(
-        &self,
-        file: &OwnedFd,
-        path: &[u8],
-        meta: &Meta,
-        notes: &mut Notes,
-    ) -> Result<(), LayerFault> {
-        let path = String::from_utf8_lossy(path);
-        for (name, value) in &meta.xattrs {
-            let user = name.starts_with("user.");
-            if !user && self.form == Form::Rootless {
-                notes.add(format_args!("{path}: attribute {name} left out, it needs root"));
-                continue;
-            }
-            match fs::fsetxattr(file, name.as_str(), value, XattrFlags::empty()) {
-                Ok(()) => {}
-                Err(Errno::OPNOTSUPP) if user => {
-                    notes.add(format_args!(
-                        "{path}: attribute {name} left out, the file system has none"
-                    ));
-                }
-                Err(errno) => return Err(LayerFault::os("set an attribute")(errno)),
-            }
-        }
-        Ok(())
-    }
 }
 
 /// Something else took the directory's place later in the archive.
 fn replaced(errno: Errno) -> bool {
     matches!(errno, Errno::NOENT | Errno::NOTDIR | Errno::LOOP)
-}
-
-/// Moves on in a new file: what is left out becomes a hole.
-pub(super) fn seek(file: &OwnedFd, offset: u64) -> Result<(), LayerFault> {
-    fs::seek(file, fs::SeekFrom::Start(offset))
-        .map(|_| ())
-        .map_err(LayerFault::os("seek in the file"))
-}
-
-/// Gives a file its size, with a hole at the end if need be.
-pub(super) fn set_size(file: &OwnedFd, size: u64) -> Result<(), LayerFault> {
-    fs::ftruncate(file, size).map_err(LayerFault::os("set the size of the file"))
-}
-
-fn times(time: Time) -> fs::Timestamps {
-    let time = fs::Timespec { tv_sec: time.seconds, tv_nsec: time.nanoseconds.into() };
-    fs::Timestamps { last_access: time, last_modification: time }
 }
 
 fn look(parent: &OwnedFd, name: &[u8]) -> Result<Found, LayerFault> {

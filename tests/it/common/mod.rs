@@ -10,6 +10,7 @@ pub(crate) mod output;
 pub(crate) mod pty;
 pub(crate) mod registry;
 pub(crate) mod spawned;
+pub(crate) mod tokens;
 pub(crate) mod uplink;
 pub(crate) mod wire;
 

@@ -1,5 +1,5 @@
-//! A registry inside a test host: Debian's docker-registry with TLS and a password, filled by
-//! skopeo, with an access log that tells what carboy asked for.
+//! A registry inside a test host: Debian's docker-registry with TLS and a password, or with tokens
+//! and client certificates, filled by skopeo, with an access log that tells what carboy asked for.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -9,6 +9,7 @@ use std::time::Duration;
 use super::host::clean;
 use super::output::Output;
 use super::spawned::Spawned;
+use super::tokens::{self, ISSUER, SERVICE, TokenServer};
 use super::{TestHost, poll};
 
 /// Where it listens, in image names.
@@ -17,11 +18,19 @@ pub(crate) const HOST: &str = "localhost:5000";
 /// `me` with the password `secret`, as bcrypt.
 const HTPASSWD: &str = "me:$2y$05$jx2HLPBKg0Yauw9t1NHNdOAMv2wVdgdqvkvGtW0waHDZ6xRhviT2e\n";
 
+/// A new key, in words of `openssl req`.
+pub(crate) const KEY: [&str; 5] =
+    ["-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes"];
+
 /// How the registry is spoken to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Protocol {
     /// TLS by an authority of the test's own, and a password.
     Tls,
+    /// TLS, and tokens of the server beside it.
+    Token,
+    /// The same; who connects must have a client certificate.
+    ClientCert,
     /// Plain HTTP, for everybody.
     Plain,
 }
@@ -31,6 +40,7 @@ pub(crate) enum Protocol {
 pub(crate) struct Registry {
     protocol: Protocol,
     directory: PathBuf,
+    tokens: Option<TokenServer>,
     _process: Spawned,
 }
 
@@ -48,17 +58,33 @@ impl Registry {
         let directory = host.dir().join("registry");
         let at = directory.display();
         fs::create_dir_all(directory.join("ca")).unwrap();
-        let secure = match protocol {
-            Protocol::Plain => String::new(),
+        let mut secure = String::new();
+        if protocol != Protocol::Plain {
+            certificates(&directory);
+            secure =
+                format!("  tls:\n    certificate: {at}/server.crt\n    key: {at}/server.key\n");
+        }
+        if protocol == Protocol::ClientCert {
+            client_cert(&directory);
+            secure += &format!("    clientcas: [{at}/ca/ca.crt]\n");
+        }
+        let mut tokens = None;
+        match protocol {
+            Protocol::Plain => {}
             Protocol::Tls => {
-                certificates(&directory);
                 fs::write(directory.join("htpasswd"), HTPASSWD).unwrap();
-                format!(
-                    "  tls:\n    certificate: {at}/server.crt\n    key: {at}/server.key\n\
-                     auth:\n  htpasswd:\n    realm: test\n    path: {at}/htpasswd\n"
-                )
+                secure +=
+                    &format!("auth:\n  htpasswd:\n    realm: test\n    path: {at}/htpasswd\n");
             }
-        };
+            Protocol::Token | Protocol::ClientCert => {
+                tokens = Some(TokenServer::new(host, &directory));
+                secure += &format!(
+                    "auth:\n  token:\n    realm: https://{}/token\n    service: {SERVICE}\n    \
+                     issuer: {ISSUER}\n    rootcertbundle: {at}/tokens.crt\n",
+                    tokens::HOST
+                );
+            }
+        }
         let config = format!(
             "version: 0.1\nstorage:\n  filesystem:\n    rootdirectory: {at}/store\n\
              http:\n  addr: :5000\n{secure}"
@@ -71,7 +97,7 @@ impl Registry {
             let log = fs::read_to_string(directory.join("log")).unwrap_or_default();
             panic!("docker-registry does not start (Debian package docker-registry): {log}");
         }
-        Self { protocol, directory, _process: process }
+        Self { protocol, directory, tokens, _process: process }
     }
 
     /// A directory with the authority's certificate and nothing else.
@@ -79,15 +105,30 @@ impl Registry {
         self.directory.join("ca")
     }
 
+    /// A directory with the authority's certificate, and a client certificate if one is asked for.
+    pub(crate) fn certs(&self) -> PathBuf {
+        let name = if self.protocol == Protocol::ClientCert { "client" } else { "ca" };
+        self.directory.join(name)
+    }
+
+    /// The token server beside it.
+    pub(crate) fn tokens(&self) -> &TokenServer {
+        self.tokens.as_ref().unwrap()
+    }
+
     /// Copies an image or index, in skopeo's words, to `name` of this registry.
     #[track_caller]
     pub(crate) fn push(&self, host: &TestHost, from: &str, name: &str) {
         let to = format!("docker://{HOST}/{name}");
-        let ca = self.ca().display().to_string();
+        let certs = self.certs().display().to_string();
         let mut words = vec!["skopeo", "copy", "--quiet", "--all"];
+        let user = match self.protocol {
+            Protocol::Tls => "me:secret",
+            _ => tokens::PUSHER,
+        };
         match self.protocol {
-            Protocol::Tls => words.extend(["--dest-cert-dir", &ca, "--dest-creds", "me:secret"]),
             Protocol::Plain => words.push("--dest-tls-verify=false"),
+            _ => words.extend(["--dest-cert-dir", &certs, "--dest-creds", user]),
         }
         words.extend([from, &to]);
         host.run(words).ok();
@@ -96,9 +137,14 @@ impl Registry {
     /// Puts the password where carboy looks for it: `HOME` of the host's commands.
     pub(crate) fn log_in(&self, host: &TestHost, password: &str) {
         let auth = data_encoding::BASE64.encode(format!("me:{password}").as_bytes());
+        self.log_in_by(host, &format!(r#""auth":"{auth}""#));
+    }
+
+    /// The same with an entry of one's own.
+    pub(crate) fn log_in_by(&self, host: &TestHost, entry: &str) {
         let docker = host.dir().join(".docker");
         fs::create_dir_all(&docker).unwrap();
-        let text = format!(r#"{{"auths":{{"{HOST}":{{"auth":"{auth}"}}}}}}"#);
+        let text = format!(r#"{{"auths":{{"{HOST}":{{{entry}}}}}}}"#);
         fs::write(docker.join("config.json"), text).unwrap();
     }
 
@@ -134,18 +180,37 @@ fn request(line: &str) -> Option<Asked> {
 fn certificates(directory: &Path) {
     let names = "subjectAltName=DNS:localhost,DNS:registry.test,IP:127.0.0.1\n";
     fs::write(directory.join("names"), names).unwrap();
-    let key = ["-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes"];
     let authority = ["-x509", "-days", "2", "-subj", "/CN=carboy test", "-keyout", "ca.key"];
     let constraint = ["-addext", "keyUsage=critical,keyCertSign", "-out", "ca/ca.crt"];
-    openssl(directory, &[&["req"], &key[..], &authority, &constraint].concat());
-    let request = ["-subj", "/CN=localhost", "-keyout", "server.key", "-out", "server.csr"];
-    openssl(directory, &[&["req"], &key[..], &request].concat());
-    let sign = ["x509", "-req", "-in", "server.csr", "-CA", "ca/ca.crt", "-CAkey", "ca.key"];
-    let into = ["-CAcreateserial", "-days", "2", "-extfile", "names", "-out", "server.crt"];
+    openssl(directory, &[&["req"], &KEY[..], &authority, &constraint].concat());
+    signed(directory, "server");
+}
+
+/// A certificate of the authority, `NAME.crt`, with its key, of version 3 by its extension.
+fn signed(directory: &Path, name: &str) {
+    let (key, csr, crt) = (format!("{name}.key"), format!("{name}.csr"), format!("{name}.crt"));
+    let request = ["-subj", "/CN=localhost", "-keyout", &key, "-out", &csr];
+    openssl(directory, &[&["req"], &KEY[..], &request].concat());
+    let sign = ["x509", "-req", "-in", &csr, "-CA", "ca/ca.crt", "-CAkey", "ca.key"];
+    let into = ["-CAcreateserial", "-days", "2", "-extfile", "names", "-out", &crt];
     openssl(directory, &[&sign[..], &into].concat());
 }
 
-fn openssl(directory: &Path, arguments: &[&str]) {
+/// A directory as one of `certs.d`: `client/`, with `ca.crt`, `client.cert` and `client.key`.
+fn client_cert(directory: &Path) {
+    signed(directory, "client");
+    let client = directory.join("client");
+    fs::create_dir_all(&client).unwrap();
+    for (from, to) in
+        [("ca/ca.crt", "ca.crt"), ("client.crt", "client.cert"), ("client.key", "client.key")]
+    {
+        fs::copy(directory.join(from), client.join(to)).unwrap();
+    }
+}
+
+/// Runs openssl in `directory`.
+#[track_caller]
+pub(crate) fn openssl(directory: &Path, arguments: &[&str]) {
     let mut command = clean(Command::new("openssl"), directory);
     command.current_dir(directory).args(arguments);
     Output::of(command, format!("openssl {}", arguments.join(" ")), None).ok();

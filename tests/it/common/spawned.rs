@@ -37,6 +37,13 @@ impl Spawned {
         kill(Pid::from_raw(self.pid().unwrap().cast_signed()), signal).unwrap();
     }
 
+    /// Lets a command go on that was sent SIGSTOP. `nsenter` stops when its child does.
+    pub(crate) fn go_on(&self) {
+        for pid in [self.pid().unwrap(), self.child.id()] {
+            kill(Pid::from_raw(pid.cast_signed()), Signal::SIGCONT).unwrap();
+        }
+    }
+
     /// True once the command has ended.
     pub(crate) fn ended(&mut self) -> bool {
         self.child.try_wait().unwrap().is_some()

@@ -2,9 +2,9 @@
 
 use std::time::Duration;
 
-use super::{cgroup_values, exec, exec_script, host_with_image, inspect, up_busybox};
+use super::{cgroup_values, exec, exec_script, host_with_image, inspect, up_busybox, with_image};
 use crate::common::bottle::{assert_answers, down, text};
-use crate::common::poll;
+use crate::common::{TestHost, poll};
 
 /// Fills a tmpfs, which counts as the container's memory, and dies of it.
 const TOO_MUCH: &str = "busybox tail /dev/zero";
@@ -70,6 +70,28 @@ fn swap_and_disks_are_bounded_as_asked_for() {
     let v2 = values(container, &["io.max"]);
     assert!(v1 == [line.clone(), line] || v2[0].contains("rbps=1048576"), "{v1:?} {v2:?}");
     assert_eq!(up_busybox(&host, &flags, &[])["changed"], false);
+    down(&host, "demo");
+}
+
+/// systemd turns off at the root what none of its own units uses, at every `daemon-reload`.
+#[test]
+fn limits_stay_when_the_root_is_to_turn_controllers_off() {
+    let host = with_image(TestHost::cgroup2());
+    let there = host.run(["cat", "/sys/fs/cgroup/cgroup.controllers"]).ok().stdout();
+    let flags = ["--cpus", "0.5", "--memory", "64m"];
+    if !there.split_whitespace().any(|controller| controller == "cpu") {
+        // A hybrid machine's controllers are version 1's: none is left for this host.
+        let all = [&["up", "--json", "demo", "--image", "test-busybox"], &flags[..]].concat();
+        host.carboy(&all).error(7, "unsupported");
+        return;
+    }
+    let bottle = up_busybox(&host, &flags, &[]);
+    let off = "echo -$0 >/sys/fs/cgroup/cgroup.subtree_control";
+    for controller in there.split_whitespace() {
+        host.run(["sh", "-c", off, controller]).code(1);
+    }
+    let values = cgroup_values(&host, text(&bottle, "container"), &["cpu.max", "memory.max"]);
+    assert_eq!(values, ["50000 100000", "67108864"]);
     down(&host, "demo");
 }
 

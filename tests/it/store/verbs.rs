@@ -138,6 +138,23 @@ fn a_failed_export_leaves_what_was_there() {
 }
 
 #[test]
+fn an_export_that_is_killed_leaves_nothing() {
+    let host = TestHost::new();
+    bottle::load(&host, &images::busybox());
+    let out = host.dir().join("out");
+    fs::create_dir(&out).unwrap();
+    // SIGXFSZ ends it in the middle of what it writes.
+    let script = format!(
+        "ulimit -c 0; ulimit -f 256; exec {} image export test-busybox {}/image.tar",
+        env!("CARGO_BIN_EXE_carboy"),
+        out.display()
+    );
+    assert_ne!(host.run(["sh", "-c", &script]).exit_code(), Some(0));
+    let left: Vec<_> = fs::read_dir(&out).unwrap().map(|e| e.unwrap().file_name()).collect();
+    assert!(left.is_empty(), "{left:?}");
+}
+
+#[test]
 fn a_tag_is_a_further_name() {
     let host = TestHost::new();
     bottle::load(&host, &images::busybox());

@@ -59,6 +59,20 @@ fn a_reference_picks_from_a_docker_archive() {
 }
 
 #[test]
+fn a_root_file_system_beyond_the_limits_is_refused() {
+    let place = Place::new();
+    let tar = Tar::default().file("zeros", &[0; 50_000]).end();
+    let path = place.0.path().join("rootfs.tar.gz");
+    fs::write(&path, gzip(&tar)).unwrap();
+    let limits = Limits { bytes: 20_000, ..Limits::default() };
+    let store = place.store().with_limits(limits);
+    let error = store.load(&source(&format!("rootfs:{}", path.display())), None).unwrap_err();
+    // Its digest is made before anybody looks at its entries.
+    assert!(error.to_string().contains("layer the root file system cannot be"), "{error}");
+    assert!(crate::error::with_causes(&error).contains("more than 20000 bytes"), "{error}");
+}
+
+#[test]
 fn a_directory_of_several_systems_gives_the_hosts() {
     let place = Place::new();
     let layout = image(None);
