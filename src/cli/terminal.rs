@@ -93,7 +93,26 @@ impl SignalTarget for ExecControl {
 
 /// Takes this program's signals from now on, for a program that is about to start.
 pub(super) struct Signals {
-    target: Arc<OnceLock<Box<dyn SignalTarget>>>,
+    shared: Arc<Shared>,
+}
+
+#[derive(Default)]
+struct Shared {
+    target: OnceLock<Box<dyn SignalTarget>>,
+    /// What came before there was a target: the program may run, and have told so, by then.
+    early: Mutex<Vec<Signal>>,
+}
+
+impl Shared {
+    /// The target; where there is none yet, `signal` is kept for it.
+    fn target_or_keep(&self, signal: Signal) -> Option<&dyn SignalTarget> {
+        let mut early = self.early.lock().unwrap_or_else(|e| e.into_inner());
+        let target = self.target.get().map(|target| &**target);
+        if target.is_none() {
+            early.push(signal);
+        }
+        target
+    }
 }
 
 impl Signals {
@@ -110,12 +129,12 @@ impl Signals {
         ending.into_iter().chain(passed_on).chain(window).for_each(|s| all.add(s));
         // Every thread from now on inherits this: they come to the one that waits for them.
         all.thread_block()?;
-        let target = Arc::new(OnceLock::<Box<dyn SignalTarget>>::new());
-        let shared = target.clone();
+        let shared = Arc::new(Shared::default());
+        let taken = shared.clone();
         thread::Builder::new().name("signals".to_owned()).spawn(move || {
             loop {
                 let Ok(signal) = all.wait() else { continue };
-                let target = shared.get().map(|target| &**target);
+                let target = shared.target.get().map(|target| &**target);
                 match (signal, target) {
                     (Signal::SIGWINCH, _) => tell_size(target),
                     (Signal::SIGCONT, _) => {
@@ -130,19 +149,27 @@ impl Signals {
                         restore();
                         exit(128 + signal as i32);
                     }
+                    _ if !raw => {
+                        if let Some(target) = shared.target_or_keep(signal) {
+                            target.signal(signal);
+                        }
+                    }
                     _ => {}
                 }
             }
         })?;
-        Ok(Self { target })
+        Ok(Self { shared: taken })
     }
 
     /// The program runs: what comes is for it.
     pub(super) fn pass_to(&self, target: impl SignalTarget + 'static) {
+        let shared = &self.shared;
+        let mut early = shared.early.lock().unwrap_or_else(|e| e.into_inner());
         // There is one program for all of this one's life.
-        let _ = self.target.set(Box::new(target));
+        let target = shared.target.get_or_init(|| Box::new(target));
+        early.drain(..).for_each(|signal| target.signal(signal));
         // It may have changed since it was asked for.
-        tell_size(self.target.get().map(|target| &**target));
+        tell_size(Some(&**target));
     }
 }
 
