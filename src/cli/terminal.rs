@@ -4,6 +4,7 @@ use std::io::{self, IsTerminal};
 use std::process::exit;
 use std::sync::{Arc, Mutex, OnceLock};
 use std::thread;
+use std::time::Duration;
 
 use carboy::helper::{ExecControl, WindowSize};
 use nix::sys::signal::{SigSet, Signal};
@@ -104,6 +105,18 @@ struct Shared {
 }
 
 impl Shared {
+    /// The target, if the program starts within a moment.
+    fn await_target(&self) -> Option<&dyn SignalTarget> {
+        const LOOKS: u32 = 100;
+        for _ in 0..LOOKS {
+            if let Some(target) = self.target.get() {
+                return Some(&**target);
+            }
+            thread::sleep(Duration::from_millis(5));
+        }
+        None
+    }
+
     /// The target; where there is none yet, `signal` is kept for it.
     fn target_or_keep(&self, signal: Signal) -> Option<&dyn SignalTarget> {
         let mut early = self.early.lock().unwrap_or_else(|e| e.into_inner());
@@ -146,6 +159,11 @@ impl Signals {
                     }
                     (_, Some(target)) if !raw => target.signal(signal),
                     _ if ending.contains(&signal) => {
+                        // It may run already, and be told by nobody else.
+                        if !raw && let Some(target) = shared.await_target() {
+                            target.signal(signal);
+                            continue;
+                        }
                         restore();
                         exit(128 + signal as i32);
                     }
