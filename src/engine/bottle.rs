@@ -5,7 +5,7 @@ use std::time::Duration;
 use serde::Serialize;
 
 use super::bundle::Wish;
-use super::images::Embedded;
+use super::images::Layers;
 use super::network::{self, Ensured, NetworkRequest};
 use super::{Engine, Error, StopReport, guest, rolled_back, settle};
 use crate::STOP_GRACE;
@@ -71,7 +71,7 @@ impl Engine {
     ) -> Result<PlanReport, Error> {
         let request = self.network_request(spec);
         let old = readable(self.state.bundle(&self.config.prefix.container(&spec.slug)))?;
-        let foresee = Embedded::Foresee;
+        let foresee = Layers::Foresee;
         let checked = self.check_wish(spec, &request, old.as_ref(), false, foresee, inherited)?;
         let report = self.plan_report(&checked.network, &checked.container);
         Ok(PlanReport { notes: checked.notes, ..report })
@@ -110,13 +110,13 @@ impl Engine {
         &self,
         spec: &BottleSpec,
         network: &NetworkSpec,
-        embedded: Embedded,
+        layers: Layers,
         inherited: &impl Fn(&str) -> Option<String>,
     ) -> Result<(Container, Vec<String>), Error> {
         let ip = network.addresses.bundle_ip(spec.bundle_ip)?;
         let ip6 = network::bundle_ip6(network, spec.bundle_ip6)?;
         let (image, options) = (&spec.image, &spec.options);
-        let wish = Wish { slug: &spec.slug, ip, ip6, image, options, embedded };
+        let wish = Wish { slug: &spec.slug, ip, ip6, image, options, layers };
         self.container(network, &wish, inherited)
     }
 
@@ -167,7 +167,7 @@ impl Engine {
             host.prepare(name)?;
         }
         let _hold = self.hold_images()?;
-        let unpack = Embedded::Unpack;
+        let unpack = Layers::Unpack;
         let checked = self.check_wish(spec, request, old.as_ref(), replace, unpack, inherited)?;
         self.clear_unreadable(&mut host, &spec.slug)?;
         if checked.another_network {
@@ -252,7 +252,7 @@ impl Engine {
         request: &NetworkRequest,
         old: Option<&BundleRecord>,
         replace: bool,
-        embedded: Embedded,
+        layers: Layers,
         inherited: &impl Fn(&str) -> Option<String>,
     ) -> Result<Checked, Error> {
         let there = readable(self.state.network(&request.name))?;
@@ -279,7 +279,7 @@ impl Engine {
                 }
             }
         };
-        let (container, notes) = self.wanted(spec, &network, embedded, inherited)?;
+        let (container, notes) = self.wanted(spec, &network, layers, inherited)?;
         let guest = self.guest_beside(spec, &network, &container)?;
         if let Some(guest) = guest.as_ref().filter(|_| !replace) {
             guest::refuse_another_guest(&network, guest)?;

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use super::adopt::TAKEN_OVER;
 use super::host_checks::{check_controllers, check_file_system};
-use super::images::Embedded;
+use super::images::Layers;
 use super::{Engine, Error, rolled_back, settle};
 use crate::host::KernelHost;
 use crate::launch::{self, LaunchImage, Place};
@@ -119,10 +119,10 @@ impl Engine {
             return Err(Error::AddressInUse { ip, by: guest.name.to_string() });
         }
         let options = spec.options();
-        let embedded = Embedded::Unpack;
+        let layers = Layers::Unpack;
         let ip6 = super::network::bundle_ip6(&network.spec, spec.bundle_ip6)?;
         let (slug, image) = (&spec.slug, spec.image.as_str());
-        let wish = Wish { slug, ip, ip6, image, options: &options, embedded };
+        let wish = Wish { slug, ip, ip6, image, options: &options, layers };
         let _hold = self.hold_images()?;
         let (container, notes) = self.container(&network.spec, &wish, inherited)?;
         let mut host = self.host();
@@ -160,12 +160,12 @@ impl Engine {
         wish: &Wish<'_>,
         inherited: &impl Fn(&str) -> Option<String>,
     ) -> Result<(Container, Vec<String>), Error> {
-        let image = self.find_image(wish.image, wish.embedded)?;
+        let image = self.find_image(wish.image, wish.layers)?;
         let options = wish.options;
         let userns = self.ids_for(&self.config.prefix.container(wish.slug), options.run.userns)?;
         let internal = network.policy.internal;
         let place = Place { ip: wish.ip, ip6: wish.ip6, internal, userns };
-        let init = if options.run.init { Some(self.init_program(wish.embedded)?) } else { None };
+        let init = if options.run.init { Some(self.init_program(wish.layers)?) } else { None };
         let reference = ImageRef { reference: image.reference, digest: image.digest };
         let (config, healthcheck) = (&image.config, image.healthcheck.as_ref());
         let image =
@@ -278,7 +278,7 @@ pub(super) struct Wish<'a> {
     pub(super) ip6: Option<Ipv6Addr>,
     pub(super) image: &'a str,
     pub(super) options: &'a LaunchOptions,
-    pub(super) embedded: Embedded,
+    pub(super) layers: Layers,
 }
 
 /// What the container gets from the host as it is now, and what the user should know about it.

@@ -15,12 +15,13 @@ use crate::oci::store::{
 use crate::oci::transport::Transport;
 use crate::oci::{StoreError, embedded, registry};
 
-/// What becomes of the embedded image if the store does not have it.
+/// What becomes of layers that the store does not have, but could: those of the embedded image, and
+/// those whose blobs it has.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Embedded {
-    /// It is unpacked.
+pub(super) enum Layers {
+    /// They are unpacked.
     Unpack,
-    /// It is told as it would be, and nothing is written.
+    /// They are told as they would be, and nothing is written.
     Foresee,
 }
 
@@ -30,8 +31,11 @@ impl Engine {
     }
 
     pub(super) fn store(&self) -> Result<Store, Error> {
-        let limits = self.config.layer_limits.clone();
-        Ok(Store::open(&self.store_root())?.with_limits(limits))
+        Ok(self.with_limits(Store::open(&self.store_root())?))
+    }
+
+    fn with_limits(&self, store: Store) -> Store {
+        store.with_limits(self.config.layer_limits.clone())
     }
 
     /// The store as it is, to look for `name`: one that is absent has no image, and is not made.
@@ -52,12 +56,16 @@ impl Engine {
 
     /// The image of that name. The embedded one is unpacked when it is asked for the first time,
     /// and again by a carboy that has another one.
-    pub(super) fn find_image(&self, name: &str, embedded: Embedded) -> Result<Image, Error> {
+    pub(super) fn find_image(&self, name: &str, layers: Layers) -> Result<Image, Error> {
         let name = registry::without_transport(name);
         if name != embedded::REFERENCE {
-            return Ok(self.store_with(name)?.resolve(name)?);
+            let store = self.store_with(name)?;
+            return Ok(match layers {
+                Layers::Unpack => self.with_limits(store).restore(name)?,
+                Layers::Foresee => store.documented(name)?,
+            });
         }
-        if embedded == Embedded::Foresee {
+        if layers == Layers::Foresee {
             let root = self.store_root();
             // A directory that is no store is found now as well as later.
             Store::look(&root)?;
@@ -74,15 +82,15 @@ impl Engine {
         Ok(store.resolve(name)?)
     }
 
-    /// The very image that a container was made of.
+    /// The very image that a container was made of, by its documents.
     pub(super) fn find_image_of(&self, container: &Container) -> Result<Image, Error> {
         let digest = container.image.digest.as_str();
-        Ok(self.store_with(digest)?.resolve(digest)?)
+        Ok(self.store_with(digest)?.documented(digest)?)
     }
 
     /// The program that `--init` puts into a container: the embedded image's own.
-    pub(super) fn init_program(&self, embedded: Embedded) -> Result<PathBuf, Error> {
-        let image = self.find_image(embedded::REFERENCE, embedded)?;
+    pub(super) fn init_program(&self, layers: Layers) -> Result<PathBuf, Error> {
+        let image = self.find_image(embedded::REFERENCE, layers)?;
         // It has one layer.
         Ok(image.layers.last().map(|layer| layer.join("sidecars")).unwrap_or_default())
     }

@@ -1,5 +1,6 @@
 //! Images from registries.
 
+use super::images::Layers;
 use super::{Engine, Error};
 use crate::oci::registry::{self, Progress, RegistryConfig};
 use crate::oci::store::Loaded;
@@ -32,7 +33,7 @@ impl Engine {
         if name == embedded::REFERENCE || policy == PullPolicy::Never {
             return Ok(());
         }
-        match self.store_with(name).and_then(|store| Ok(store.resolve(name)?)) {
+        match self.find_image(name, Layers::Unpack) {
             Ok(_) if policy == PullPolicy::Missing => return Ok(()),
             // One that is incomplete is completed.
             Ok(_)

@@ -12,7 +12,7 @@
 //!   blobs/sha256/<digest>  configurations and layers as they came, as an OCI layout has them
 //!   partial/<digest>       a blob that is being fetched; flock, exclusive: whoever writes it
 //!   layers/<chain id>/diff        the unpacked layer in overlayfs form
-//!   layers/<chain id>/layer.json  {diff_id, size}
+//!   layers/<chain id>/layer.json  {diff_id, size, unsettled: a boot's id, if it was not waited for}
 //!   staging/               what is being made or removed; whatever a lock's new owner finds is stale
 //! ```
 //!
@@ -21,7 +21,8 @@
 //! A thing appears under its name only when it is complete, checked and on disk, in the order
 //! blobs and layers, manifest, name; it disappears in the reverse order, by rename. So readers need
 //! no lock, and a process killed at any point leaves at most stale staging, partial blobs, and blobs
-//! and layers nobody names, which the next load uses or the next removal sweeps.
+//! and layers nobody names, which the next load uses or the next removal sweeps. Only unpacked layers
+//! need not be on disk: after a loss of power they are unpacked again (`durability.rs`).
 //!
 //! # Locks
 //!
@@ -38,6 +39,7 @@
 //! layers no manifest needs are swept by every removal, partial blobs by `prune`.
 
 mod blobs;
+mod durability;
 mod export;
 mod files;
 mod inspect;
@@ -57,6 +59,7 @@ use oci_spec::image::ImageConfiguration;
 use serde::{Deserialize, Serialize};
 
 pub use self::blobs::{BlobStart, BlobWriter};
+pub(crate) use self::durability::settle;
 pub use self::export::ArchiveFormat;
 pub use self::inspect::{ConfigDetails, ImageDetails, LayerDetails};
 pub use self::load::Loaded;
@@ -121,6 +124,9 @@ struct LayerRecord {
     diff_id: Digest,
     /// Bytes of the uncompressed tar.
     size: u64,
+    /// The boot that unpacked it, while its files may be in memory only.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    unsettled: Option<String>,
 }
 
 const LOCK: &str = "lock";
@@ -194,20 +200,37 @@ impl Store {
     }
 
     /// Finds an image under exactly the name it was loaded with, then under Docker's normal form
-    /// of it, or by its digest. Takes no lock and reads three small files.
+    /// of it, or by its digest. Takes no lock and reads a few small files.
     ///
     /// # Errors
-    /// [`StoreError::NotFound`] with the names there are; [`StoreError::Reference`].
+    /// [`StoreError::NotFound`] with the names there are; [`StoreError::Reference`];
+    /// [`StoreError::Incomplete`] if a layer is not there, or was lost with the power:
+    /// [`Store::restore`] helps.
     pub fn resolve(&self, name: &str) -> Result<Image, StoreError> {
-        let (reference, digest) = self.find(name)?;
-        let incomplete = |path: PathBuf| StoreError::Incomplete { name: name.to_owned(), path };
-        let (config, healthcheck) =
-            self.config_of(&digest)?.ok_or_else(|| incomplete(self.manifest(&digest)))?;
-        let layers: Vec<PathBuf> =
-            self.chain_of(&config, &digest)?.iter().map(|id| self.layer(id).join(DIFF)).collect();
-        if let Some(missing) = layers.iter().find(|layer| !layer.is_dir()) {
-            return Err(incomplete(missing.clone()));
+        let image = self.documented(name)?;
+        for diff in &image.layers {
+            let layer = diff.parent().unwrap_or(diff);
+            let whole = durability::read(layer)?.is_some_and(|record| record.is_whole());
+            if !whole || !diff.is_dir() {
+                let (name, path) = (name.to_owned(), diff.clone());
+                return Err(StoreError::Incomplete { name, path });
+            }
         }
+        Ok(image)
+    }
+
+    /// The image that [`Store::resolve`] would find, by what its documents say: its layers may be
+    /// missing.
+    ///
+    /// # Errors
+    /// As there.
+    pub fn documented(&self, name: &str) -> Result<Image, StoreError> {
+        let (reference, digest) = self.find(name)?;
+        let (config, healthcheck) = self.config_of(&digest)?.ok_or_else(|| {
+            StoreError::Incomplete { name: name.to_owned(), path: self.manifest(&digest) }
+        })?;
+        let layers =
+            self.chain_of(&config, &digest)?.iter().map(|id| self.layer(id).join(DIFF)).collect();
         Ok(Image { reference, digest, config, healthcheck, layers })
     }
 
@@ -330,7 +353,12 @@ impl Store {
 
     /// What is known of a layer; `None` if it is not there.
     fn layer_record(&self, chain_id: &Digest) -> Result<Option<LayerRecord>, StoreError> {
-        files::read_json(&self.layer(chain_id).join(LAYER_RECORD))
+        durability::read(&self.layer(chain_id))
+    }
+
+    /// The same, if the layer can be used.
+    fn whole_layer(&self, chain_id: &Digest) -> Result<Option<LayerRecord>, StoreError> {
+        Ok(self.layer_record(chain_id)?.filter(LayerRecord::is_whole))
     }
 }
 

@@ -3,6 +3,7 @@
 
 pub(crate) mod archive;
 mod image;
+mod power_loss;
 mod sources;
 pub(crate) mod tree;
 mod verbs;

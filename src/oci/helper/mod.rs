@@ -18,6 +18,7 @@ mod prepare;
 mod protocol;
 mod relay;
 pub(crate) mod session;
+mod settling;
 mod stages;
 mod watch;
 

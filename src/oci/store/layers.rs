@@ -9,6 +9,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use rustix::fs::FileType;
 
+use super::durability::{self, Wait};
 use super::{DIFF, LAYER_RECORD, LAYERS, LayerRecord, Store, files};
 use crate::oci::bounded::{self, Bounded};
 use crate::oci::digest::Digest;
@@ -16,7 +17,7 @@ use crate::oci::error::StoreError;
 use crate::oci::image_config::chain_ids;
 use crate::oci::layout::{Candidate, LayerFile};
 use crate::oci::source::Contents;
-use crate::oci::unpack::{Compression, Hashed, LayerFault, Lower, lookup, unpack};
+use crate::oci::unpack::{Compression, Hashed, LayerFault, Lower, Unpacked, lookup, unpack};
 
 const WHAT: &str = "layer";
 
@@ -25,38 +26,62 @@ const WHAT: &str = "layer";
 #[derive(Default)]
 struct Staged {
     blobs: Vec<(PathBuf, PathBuf)>,
+    /// The blobs, open.
+    files: Vec<File>,
     layers: Vec<(PathBuf, PathBuf)>,
 }
 
 impl Store {
     /// Unpacks the layers that are missing and keeps the blobs that are; returns whether there was
-    /// any. All of them are checked and on disk before the first is given its name. Needs the lock.
+    /// any. All of them are checked before the first is given its name, and the blobs are on disk;
+    /// the layers as `wait` says. Needs the lock.
     pub(super) fn add_layers(
         &self,
         contents: &Contents,
         image: &Candidate,
+        wait: Wait,
         notes: &mut Vec<String>,
     ) -> Result<bool, StoreError> {
+        // A kernel that does not tell its boots apart is waited for.
+        let boot = if wait == Wait::No { durability::this_boot() } else { None };
         let mut staged = Staged::default();
         // The topmost first, as a path is looked up.
         let mut below: Vec<OwnedFd> = Vec::new();
         for (layer, id) in image.layers.iter().zip(chain(image)) {
             let mut diff = self.layer(&id).join(DIFF);
             let keep = self.blob_to_keep(layer, &staged);
-            if self.layer_record(&id)?.is_none() {
+            let copy = keep.as_deref().map(create).transpose()?;
+            if self.whole_layer(&id)?.is_none() {
                 let path = self.staging().join(fresh(&id));
                 diff = path.join(DIFF);
-                notes.extend(self.stage(contents, layer, &path, &below, keep.as_deref())?);
+                let copy = copy.as_ref().zip(keep.as_deref());
+                let unpacked = self.stage(contents, layer, &path, &below, copy)?;
+                let Unpacked { diff_id, tar_size: size, .. } = unpacked;
+                let record = LayerRecord { diff_id, size, unsettled: boot.clone() };
+                let place = path.join(LAYER_RECORD);
+                std::fs::write(&place, files::to_json(&record))
+                    .map_err(StoreError::io("write", &place))?;
+                notes.extend(unpacked.notes);
                 staged.layers.push((path, self.layer(&id)));
-            } else if let Some(keep) = &keep {
-                self.copy_blob(contents, layer, keep)?;
+            } else if let Some((file, path)) = copy.as_ref().zip(keep.as_deref()) {
+                self.copy_blob(contents, layer, file, path)?;
             }
             staged.blobs.extend(keep.map(|keep| (keep, self.blob_path(layer.digest()))));
+            staged.files.extend(copy);
             below.insert(0, files::open_directory(&diff)?);
         }
         check_root(&below, contents)?;
         if staged.blobs.is_empty() && staged.layers.is_empty() {
             return Ok(false);
+        }
+        if boot.is_some() {
+            for (file, (path, _)) in staged.files.iter().zip(&staged.blobs) {
+                file.sync_all().map_err(StoreError::io("sync", path))?;
+            }
+        } else {
+            let staging = self.staging();
+            rustix::fs::syncfs(files::open_directory(&staging)?.as_fd())
+                .map_err(StoreError::os("sync", &staging))?;
         }
         self.publish(&staged)?;
         Ok(true)
@@ -64,20 +89,20 @@ impl Store {
 
     fn publish(&self, staged: &Staged) -> Result<(), StoreError> {
         let staging = self.staging();
-        rustix::fs::syncfs(files::open_directory(&staging)?.as_fd())
-            .map_err(StoreError::os("sync", &staging))?;
         for (from, to) in &staged.blobs {
             files::rename(from, to)?;
         }
         files::sync_directory(&self.blobs())?;
         for (from, to) in &staged.layers {
-            // Only a directory that somebody emptied by hand can be there.
+            // What was lost with the power can be there, or what somebody emptied by hand.
             if to.exists() {
                 files::rename(to, &staging.join(fresh(&Digest::of(b"old"))))?;
             }
             files::rename(from, to)?;
         }
-        files::sync_directory(&self.root.join(LAYERS))
+        files::sync_directory(&self.root.join(LAYERS))?;
+        // What was replaced.
+        files::empty(&staging)
     }
 
     /// Where to write a layer's blob, if the store has it not yet.
@@ -89,15 +114,15 @@ impl Store {
     }
 
     /// Unpacks one layer into staging and checks both of its digests, in one pass that also writes
-    /// the blob to `keep`. Returns what was left out.
+    /// the blob to `copy`, which has a path.
     fn stage(
         &self,
         contents: &Contents,
         layer: &LayerFile,
         path: &Path,
         below: &[OwnedFd],
-        keep: Option<&Path>,
-    ) -> Result<Vec<String>, StoreError> {
+        copy: Option<(&File, &Path)>,
+    ) -> Result<Unpacked, StoreError> {
         let blob = self.open_layer(contents, layer)?;
         let diff = path.join(DIFF);
         for directory in [path, &diff] {
@@ -107,10 +132,10 @@ impl Store {
                 .map_err(StoreError::io("create", directory))?;
         }
         let directory = files::open_directory(&diff)?;
-        let mut tee = Tee { inner: blob, copy: keep.map(create).transpose()?, failed: None };
+        let mut tee = Tee { inner: blob, copy: copy.map(|(file, _)| file), failed: None };
         let unpacked = unpack(&mut tee, directory.as_fd(), below, self.form, &self.limits);
-        if let (Some(source), Some(keep)) = (tee.failed, keep) {
-            return Err(StoreError::io("write", keep)(source));
+        if let (Some(source), Some((_, path))) = (tee.failed, copy) {
+            return Err(StoreError::io("write", path)(source));
         }
         let blob = match &unpacked {
             Ok(unpacked) => Some(&unpacked.blob),
@@ -123,10 +148,7 @@ impl Store {
         let unpacked = unpacked
             .map_err(|failure| fault(contents, layer, failure.entry, reason(failure.fault)))?;
         check_diff_id(contents, layer, &unpacked.diff_id)?;
-        let record = LayerRecord { diff_id: unpacked.diff_id, size: unpacked.tar_size };
-        let path = path.join(LAYER_RECORD);
-        std::fs::write(&path, files::to_json(&record)).map_err(StoreError::io("write", &path))?;
-        Ok(unpacked.notes)
+        Ok(unpacked)
     }
 
     /// Keeps the blob of a layer that is unpacked already.
@@ -134,12 +156,12 @@ impl Store {
         &self,
         contents: &Contents,
         layer: &LayerFile,
-        to: &Path,
+        mut to: &File,
+        path: &Path,
     ) -> Result<(), StoreError> {
         let mut blob = Hashed::new(self.open_layer(contents, layer)?);
-        let mut file = create(to)?;
-        io::copy(&mut blob, &mut file).map_err(|error| match error.raw_os_error() {
-            Some(_) => StoreError::io("write", to)(error),
+        io::copy(&mut blob, &mut to).map_err(|error| match error.raw_os_error() {
+            Some(_) => StoreError::io("write", path)(error),
             // The decoders' own faults have no errno.
             None => fault(contents, layer, String::new(), bounded::fault(error)),
         })?;
@@ -240,13 +262,13 @@ fn check_root(layers: &[OwnedFd], contents: &Contents) -> Result<(), StoreError>
 
 /// Writes what is read to a file as well. A fault of that file is no fault of the layer: it is kept
 /// aside.
-struct Tee<R> {
+struct Tee<'a, R> {
     inner: R,
-    copy: Option<File>,
+    copy: Option<&'a File>,
     failed: Option<io::Error>,
 }
 
-impl<R: Read> Read for Tee<R> {
+impl<R: Read> Read for Tee<'_, R> {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         let length = self.inner.read(buffer)?;
         if let Some(copy) = &mut self.copy

@@ -1,9 +1,12 @@
 //! Bringing images in.
 
+use std::os::fd::OwnedFd;
+
 use serde::Serialize;
 
+use super::durability::Wait;
 use super::layers::chain;
-use super::{BLOBS, LAYERS, LOCK, MANIFESTS, Store, files};
+use super::{BLOBS, Image, LAYERS, LOCK, MANIFESTS, Store, files};
 use crate::oci::digest::Digest;
 use crate::oci::error::StoreError;
 use crate::oci::layout::{self, Candidate};
@@ -82,6 +85,51 @@ impl Store {
         self.bring(&contents, &image, Given { names, indexes })
     }
 
+    /// An image as [`Store::resolve`] finds it. Layers that are missing, or were lost with the power,
+    /// are unpacked again from their blobs, and are on disk then.
+    ///
+    /// # Errors
+    /// As [`Store::resolve`]: [`StoreError::Incomplete`] if a blob is missing, too.
+    pub fn restore(&self, name: &str) -> Result<Image, StoreError> {
+        let incomplete = match self.resolve(name) {
+            Err(error @ StoreError::Incomplete { .. }) => error,
+            resolved => return resolved,
+        };
+        let (_, digest) = self.find(name)?;
+        let contents = Contents::of_directory(files::open_directory(&self.root)?, name);
+        // An image of Docker's, whose manifest was made here, is no other than any.
+        let Some(manifest) = files::read(&self.manifest(&digest))? else { return Err(incomplete) };
+        let image = layout::image_of(&contents, &manifest, digest.as_str(), &Platform::host())?;
+        if !image.layers.iter().all(|layer| self.blob_path(layer.digest()).exists()) {
+            return Err(incomplete);
+        }
+        let _lock = self.begin()?;
+        self.add_layers_or_none(&contents, &image, Wait::Yes, &mut Vec::new())?;
+        self.resolve(name)
+    }
+
+    /// The lock, and an empty place for what is being made.
+    fn begin(&self) -> Result<OwnedFd, StoreError> {
+        let lock = files::lock(&self.root.join(LOCK), files::Kind::Exclusive)?;
+        files::empty(&self.staging())?;
+        Ok(lock)
+    }
+
+    fn add_layers_or_none(
+        &self,
+        contents: &Contents,
+        image: &Candidate,
+        wait: Wait,
+        notes: &mut Vec<String>,
+    ) -> Result<bool, StoreError> {
+        let added = self.add_layers(contents, image, wait, notes);
+        if added.is_err() {
+            // The next load would do it, too; the error at hand says more than one from here.
+            files::empty(&self.staging()).unwrap_or_default();
+        }
+        added
+    }
+
     fn bring(
         &self,
         contents: &Contents,
@@ -123,15 +171,9 @@ impl Store {
         image: &Candidate,
         names: Given<'_>,
     ) -> Result<Vec<Loaded>, StoreError> {
-        let _lock = files::lock(&self.root.join(LOCK), files::Kind::Exclusive)?;
-        files::empty(&self.staging())?;
+        let _lock = self.begin()?;
         let mut notes = Vec::new();
-        let added = self.add_layers(contents, image, &mut notes);
-        if added.is_err() {
-            // The next load would do it, too; the error at hand says more than one from here.
-            files::empty(&self.staging()).unwrap_or_default();
-        }
-        let mut changed = added?;
+        let mut changed = self.add_layers_or_none(contents, image, Wait::No, &mut notes)?;
         let Some((digest, manifest)) = self.known(image)? else {
             return Err(StoreError::Incomplete {
                 name: label(image),
@@ -173,11 +215,11 @@ impl Store {
         Ok(Some((Digest::of(&text), text)))
     }
 
-    /// The image's layers with their sizes, if all are there.
+    /// The image's layers with their sizes, if all can be used.
     fn known_layers(&self, image: &Candidate) -> Result<Option<Vec<(Digest, u64)>>, StoreError> {
         let mut layers = Vec::new();
         for id in chain(image) {
-            match self.layer_record(&id)? {
+            match self.whole_layer(&id)? {
                 Some(record) => layers.push((record.diff_id, record.size)),
                 None => return Ok(None),
             }

@@ -10,6 +10,7 @@ use crate::oci::manifest::Platform;
 use crate::oci::source::Source;
 
 mod blobs;
+mod durability;
 mod transports;
 
 struct Place(tempfile::TempDir);
