@@ -1,7 +1,7 @@
 //! The limits that unpacking a layer meets, each alone, in milliseconds: reading and hashing the
 //! blob, inflating it, hashing the tar, writing its bytes to one file, waiting until that is on
-//! disk, creating as many empty files in one directory, creating the layer's own files empty, with
-//! owner, mode and time. Leaves the files there, as ext4 is slow where many were just removed. Used
+//! disk, creating as many empty files in one directory, creating the layer's own files, with
+//! owner, mode and time, once empty and once with their content. Leaves the files there, as ext4 is slow where many were just removed. Used
 //! by `benches/image_load.py`.
 //!
 //! Usage: `unpack_limits BLOB FILES DIRECTORY`
@@ -43,9 +43,13 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     timed("create empty files", || {
         (0..files).try_for_each(|n| File::create(directory.join(format!("many/{n}"))).map(drop))
     })?;
-    let own = directory.join("own");
-    fs::create_dir(&own)?;
-    timed("create its own files", || create(&tar, &own))?;
+    for (name, what, full) in
+        [("own", "create its own files", false), ("full", "create and write its own files", true)]
+    {
+        let own = directory.join(name);
+        fs::create_dir(&own)?;
+        timed(what, || create(&tar, &own, full))?;
+    }
     Ok(())
 }
 
@@ -59,13 +63,16 @@ fn inflate(blob: &[u8], tar: &mut Vec<u8>) -> io::Result<()> {
     Ok(())
 }
 
-/// Creates what the tar lists, without any content. It is trusted: nothing is checked.
-fn create(mut tar: &[u8], into: &Path) -> io::Result<()> {
+/// Creates what the tar lists, with its content if it is to be `full`. It is trusted: nothing is
+/// checked.
+fn create(mut tar: &[u8], into: &Path, full: bool) -> io::Result<()> {
     let mut parser = Parser::new(Limits::default());
     loop {
         match parser.parse(tar).map_err(io::Error::other)? {
             ParseEvent::Entry { consumed, entry } => {
-                place(&entry, into)?;
+                let content = tar.get(consumed..).unwrap_or_default();
+                let size = if full { usize::try_from(entry.size).unwrap_or_default() } else { 0 };
+                place(&entry, content.get(..size).unwrap_or_default(), into)?;
                 let next = consumed as u64 + entry.padded_size();
                 tar = usize::try_from(next).ok().and_then(|next| tar.get(next..)).unwrap_or(&[]);
             }
@@ -75,7 +82,7 @@ fn create(mut tar: &[u8], into: &Path) -> io::Result<()> {
     }
 }
 
-fn place(entry: &ParsedEntry<'_>, into: &Path) -> io::Result<()> {
+fn place(entry: &ParsedEntry<'_>, content: &[u8], into: &Path) -> io::Result<()> {
     let inside = |name: &[u8]| into.join(std::ffi::OsStr::from_bytes(name));
     let path = inside(&entry.path);
     let target = entry.link_target.as_deref().unwrap_or_default();
@@ -84,7 +91,8 @@ fn place(entry: &ParsedEntry<'_>, into: &Path) -> io::Result<()> {
         EntryType::Symlink => symlink(std::ffi::OsStr::from_bytes(target), &path),
         EntryType::Link => fs::hard_link(inside(target), &path),
         EntryType::Regular => {
-            let file = File::create(&path)?;
+            let mut file = File::create(&path)?;
+            file.write_all(content)?;
             let owner = |id: u64| u32::try_from(id).ok();
             fchown(&file, owner(entry.uid), owner(entry.gid))?;
             file.set_permissions(Permissions::from_mode(entry.mode & 0o7777))?;

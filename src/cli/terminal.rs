@@ -94,38 +94,20 @@ impl SignalTarget for ExecControl {
 
 /// Takes this program's signals from now on, for a program that is about to start.
 pub(super) struct Signals {
-    shared: Arc<Shared>,
+    target: Arc<OnceLock<Box<dyn SignalTarget>>>,
 }
 
-#[derive(Default)]
-struct Shared {
-    target: OnceLock<Box<dyn SignalTarget>>,
-    /// What came before there was a target: the program may run, and have told so, by then.
-    early: Mutex<Vec<Signal>>,
-}
-
-impl Shared {
-    /// The target, if the program starts within a moment.
-    fn await_target(&self) -> Option<&dyn SignalTarget> {
-        const LOOKS: u32 = 100;
-        for _ in 0..LOOKS {
-            if let Some(target) = self.target.get() {
-                return Some(&**target);
-            }
-            thread::sleep(Duration::from_millis(5));
+/// The target, if there is one, or will be within a moment: the program may run already, and have
+/// told so, before this program knows of it.
+fn await_target(target: &OnceLock<Box<dyn SignalTarget>>) -> Option<&dyn SignalTarget> {
+    const LOOKS: u32 = 100;
+    for _ in 0..LOOKS {
+        if let Some(target) = target.get() {
+            return Some(&**target);
         }
-        None
+        thread::sleep(Duration::from_millis(5));
     }
-
-    /// The target; where there is none yet, `signal` is kept for it.
-    fn target_or_keep(&self, signal: Signal) -> Option<&dyn SignalTarget> {
-        let mut early = self.early.lock().unwrap_or_else(|e| e.into_inner());
-        let target = self.target.get().map(|target| &**target);
-        if target.is_none() {
-            early.push(signal);
-        }
-        target
-    }
+    None
 }
 
 impl Signals {
@@ -142,57 +124,71 @@ impl Signals {
         ending.into_iter().chain(passed_on).chain(window).for_each(|s| all.add(s));
         // Every thread from now on inherits this: they come to the one that waits for them.
         all.thread_block()?;
-        let shared = Arc::new(Shared::default());
-        let taken = shared.clone();
+        let target = Arc::new(OnceLock::new());
+        let signals = Self { target: Arc::clone(&target) };
         thread::Builder::new().name("signals".to_owned()).spawn(move || {
             loop {
                 let Ok(signal) = all.wait() else { continue };
-                let target = shared.target.get().map(|target| &**target);
-                match (signal, target) {
-                    (Signal::SIGWINCH, _) => tell_size(target),
-                    (Signal::SIGCONT, _) => {
+                match signal {
+                    Signal::SIGWINCH => tell_size(&target),
+                    Signal::SIGCONT => {
                         // A shell that had the terminal meanwhile set it to its own liking.
                         if raw && let Ok(mode) = tcgetattr(stdin()) {
                             let _ = make_raw(mode);
                         }
-                        tell_size(target);
+                        tell_size(&target);
                     }
-                    (_, Some(target)) if !raw => target.signal(signal),
-                    _ if ending.contains(&signal) => {
-                        // It may run already, and be told by nobody else.
-                        if !raw && let Some(target) = shared.await_target() {
-                            target.signal(signal);
-                            continue;
+                    _ => match (!raw).then(|| await_target(&target)).flatten() {
+                        Some(target) => target.signal(signal),
+                        None if ending.contains(&signal) => {
+                            restore();
+                            exit(128 + signal as i32);
                         }
-                        restore();
-                        exit(128 + signal as i32);
-                    }
-                    _ if !raw => {
-                        if let Some(target) = shared.target_or_keep(signal) {
-                            target.signal(signal);
-                        }
-                    }
-                    _ => {}
+                        None => {}
+                    },
                 }
             }
         })?;
-        Ok(Self { shared: taken })
+        Ok(signals)
     }
 
-    /// The program runs: what comes is for it.
+    /// The program runs: what comes is for it. There is one for all of this one's life.
     pub(super) fn pass_to(&self, target: impl SignalTarget + 'static) {
-        let shared = &self.shared;
-        let mut early = shared.early.lock().unwrap_or_else(|e| e.into_inner());
-        // There is one program for all of this one's life.
-        let target = shared.target.get_or_init(|| Box::new(target));
-        early.drain(..).for_each(|signal| target.signal(signal));
+        self.target.get_or_init(|| Box::new(target));
         // It may have changed since it was asked for.
-        tell_size(Some(&**target));
+        tell_size(&self.target);
     }
 }
 
-fn tell_size(target: Option<&dyn SignalTarget>) {
-    if let (Some(target), Some(size)) = (target, size()) {
+fn tell_size(target: &OnceLock<Box<dyn SignalTarget>>) {
+    if let (Some(target), Some(size)) = (target.get(), size()) {
         target.resize(size);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::{AtomicI32, Ordering};
+
+    use super::*;
+
+    struct Last(Arc<AtomicI32>);
+
+    impl SignalTarget for Last {
+        fn signal(&self, signal: Signal) {
+            self.0.store(signal as i32, Ordering::SeqCst);
+        }
+    }
+
+    #[test]
+    fn a_signal_waits_for_a_program_that_is_about_to_run() {
+        let target = Arc::new(OnceLock::new());
+        let signals = Signals { target: Arc::clone(&target) };
+        let early = thread::spawn(move || await_target(&target).map(|t| t.signal(Signal::SIGUSR1)));
+        let last = Arc::new(AtomicI32::new(0));
+        signals.pass_to(Last(Arc::clone(&last)));
+        assert!(early.join().unwrap().is_some());
+        assert_eq!(last.load(Ordering::SeqCst), Signal::SIGUSR1 as i32);
+        assert!(await_target(&OnceLock::new()).is_none(), "without a program it waited for ever");
     }
 }

@@ -25,7 +25,7 @@ mkdir -p "$work"
 cd "$repository"
 
 # What the integration tests call, as README.md lists it, without the compiler.
-tests=busybox-static,crun,dbus,docker-registry,docker.io,firewalld,golang-github-opencontainers-specs-dev,iproute2,iptables,iputils-ping,libcap2-bin,mount,nftables,openssl,podman,procps,python3-jsonschema,runc,skopeo,systemd,umoci,util-linux
+tests=busybox-static,crun,dbus,docker-registry,docker.io,e2fsprogs,firewalld,golang-github-opencontainers-specs-dev,iproute2,iptables,iputils-ping,libcap2-bin,mount,nftables,openssl,podman,procps,python3-jsonschema,runc,skopeo,systemd,umoci,util-linux
 # A machine that boots, and what tests/vm/ itself calls.
 base=linux-image-amd64,initramfs-tools,systemd-sysv,udev,kmod,apparmor,curl
 

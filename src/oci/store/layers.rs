@@ -2,12 +2,13 @@
 
 use std::fs::{DirBuilder, File, OpenOptions};
 use std::io::{self, Read, Write};
+use std::num::NonZeroU64;
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use rustix::fs::FileType;
+use rustix::fs::{Advice, FileType};
 
 use super::durability::{self, Wait};
 use super::{DIFF, LAYER_RECORD, LAYERS, LayerRecord, Store, files};
@@ -26,8 +27,6 @@ const WHAT: &str = "layer";
 #[derive(Default)]
 struct Staged {
     blobs: Vec<(PathBuf, PathBuf)>,
-    /// The blobs, open.
-    files: Vec<File>,
     layers: Vec<(PathBuf, PathBuf)>,
 }
 
@@ -67,18 +66,13 @@ impl Store {
                 self.copy_blob(contents, layer, file, path)?;
             }
             staged.blobs.extend(keep.map(|keep| (keep, self.blob_path(layer.digest()))));
-            staged.files.extend(copy);
             below.insert(0, files::open_directory(&diff)?);
         }
         check_root(&below, contents)?;
         if staged.blobs.is_empty() && staged.layers.is_empty() {
             return Ok(false);
         }
-        if boot.is_some() {
-            for (file, (path, _)) in staged.files.iter().zip(&staged.blobs) {
-                file.sync_all().map_err(StoreError::io("sync", path))?;
-            }
-        } else {
+        if boot.is_none() {
             let staging = self.staging();
             rustix::fs::syncfs(files::open_directory(&staging)?.as_fd())
                 .map_err(StoreError::os("sync", &staging))?;
@@ -132,7 +126,8 @@ impl Store {
                 .map_err(StoreError::io("create", directory))?;
         }
         let directory = files::open_directory(&diff)?;
-        let mut tee = Tee { inner: blob, copy: copy.map(|(file, _)| file), failed: None };
+        let copying = copy.map(|(file, _)| file);
+        let mut tee = Tee { inner: blob, copy: copying, written: 0, failed: None };
         let unpacked = unpack(&mut tee, directory.as_fd(), below, self.form, &self.limits);
         if let (Some(source), Some((_, path))) = (tee.failed, copy) {
             return Err(StoreError::io("write", path)(source));
@@ -165,6 +160,7 @@ impl Store {
             // The decoders' own faults have no errno.
             None => fault(contents, layer, String::new(), bounded::fault(error)),
         })?;
+        to.sync_all().map_err(StoreError::io("sync", path))?;
         let (found, _) = blob.finish();
         match &layer.blob {
             Some((want, _)) => contents.check_digest(WHAT, want, found),
@@ -260,22 +256,43 @@ fn check_root(layers: &[OwnedFd], contents: &Contents) -> Result<(), StoreError>
     Ok(())
 }
 
-/// Writes what is read to a file as well. A fault of that file is no fault of the layer: it is kept
-/// aside.
+/// Writes what is read to a file as well, which is on disk at the end. A fault of that file is no fault
+/// of the layer: it is kept aside.
 struct Tee<'a, R> {
     inner: R,
     copy: Option<&'a File>,
+    written: u64,
     failed: Option<io::Error>,
+}
+
+impl<R> Tee<'_, R> {
+    /// So much is given to the disk at once.
+    const STRIDE: u64 = 8 << 20;
+
+    /// The disk begins to write while the layer is unpacked, so that there is little to wait for
+    /// at the end.
+    fn keep(&mut self, mut copy: &File, bytes: &[u8]) -> io::Result<()> {
+        copy.write_all(bytes)?;
+        let before = self.written / Self::STRIDE;
+        self.written += bytes.len() as u64;
+        if self.written / Self::STRIDE > before {
+            // Also starts the writing of what is not on disk yet; it is only faster so.
+            let (start, length) = (before * Self::STRIDE, NonZeroU64::new(Self::STRIDE));
+            rustix::fs::fadvise(copy, start, length, Advice::DontNeed).unwrap_or_default();
+        }
+        Ok(())
+    }
 }
 
 impl<R: Read> Read for Tee<'_, R> {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         let length = self.inner.read(buffer)?;
-        if let Some(copy) = &mut self.copy
-            && let Err(error) = copy.write_all(&buffer[..length])
-        {
-            self.failed = Some(error);
+        let Some(copy) = self.copy else { return Ok(length) };
+        let at_end = length == 0 && !buffer.is_empty();
+        let kept = if at_end { copy.sync_all() } else { self.keep(copy, &buffer[..length]) };
+        if at_end || kept.is_err() {
             self.copy = None;
+            self.failed = kept.err();
         }
         Ok(length)
     }

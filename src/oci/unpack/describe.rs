@@ -2,7 +2,7 @@
 
 use std::os::fd::OwnedFd;
 
-use rustix::fs::{self, AtFlags, Gid, Mode, Uid, XattrFlags};
+use rustix::fs::{self, AtFlags, Gid, Mode, Stat, Uid, XattrFlags};
 use rustix::io::Errno;
 
 use super::entry::{Meta, Time};
@@ -20,8 +20,7 @@ impl Tree<'_> {
         notes: &mut Notes,
     ) -> Result<(), LayerFault> {
         let found = fs::fstat(file).map_err(LayerFault::os("read the state of the file"))?;
-        let owned =
-            self.form == Form::Rootless || (found.st_uid, found.st_gid) == (meta.uid, meta.gid);
+        let owned = self.is_owned(&found, meta);
         if !owned {
             fs::fchown(file, Some(Uid::from_raw(meta.uid)), Some(Gid::from_raw(meta.gid)))
                 .map_err(LayerFault::os("set the owner"))?;
@@ -37,6 +36,15 @@ impl Tree<'_> {
         Ok(())
     }
 
+    /// Whether there is nothing left to do for what `found` is of, but for its time.
+    pub(super) fn is_described(&self, found: &Stat, meta: &Meta) -> bool {
+        self.is_owned(found, meta) && found.st_mode & 0o7777 == meta.mode
+    }
+
+    fn is_owned(&self, found: &Stat, meta: &Meta) -> bool {
+        self.form == Form::Rootless || (found.st_uid, found.st_gid) == (meta.uid, meta.gid)
+    }
+
     /// The same for what cannot be opened. Neither a symbolic link's mode nor its attributes count.
     pub(super) fn describe_at(
         &self,
@@ -49,11 +57,7 @@ impl Tree<'_> {
             fs::chownat(parent, name, Some(uid), Some(gid), AtFlags::SYMLINK_NOFOLLOW)
                 .map_err(LayerFault::os("set the owner"))?;
         }
-        if let Some(mtime) = meta.mtime {
-            fs::utimensat(parent, name, &times(mtime), AtFlags::SYMLINK_NOFOLLOW)
-                .map_err(LayerFault::os("set the time"))?;
-        }
-        Ok(())
+        set_time_at(parent, name, meta)
     }
 
     pub(super) fn set_xattrs(
@@ -82,6 +86,13 @@ impl Tree<'_> {
         }
         Ok(())
     }
+}
+
+/// Sets the time of what has this name there, be it a symbolic link.
+pub(super) fn set_time_at(parent: &OwnedFd, name: &[u8], meta: &Meta) -> Result<(), LayerFault> {
+    let Some(mtime) = meta.mtime else { return Ok(()) };
+    fs::utimensat(parent, name, &times(mtime), AtFlags::SYMLINK_NOFOLLOW)
+        .map_err(LayerFault::os("set the time"))
 }
 
 /// Moves on in a new file: what is left out becomes a hole.

@@ -118,8 +118,8 @@ pub fn unpack(
     limits: &Limits,
 ) -> Result<Unpacked, Failure> {
     std::thread::scope(|scope| {
-        let (inflated, to_digest) = sync_channel(stream::CHUNKS);
-        let (digested, to_write) = sync_channel(stream::CHUNKS);
+        let (inflated, to_digest) = sync_channel(stream::TO_HASH);
+        let (digested, to_write) = sync_channel(stream::TO_WRITE);
         let (spent, empty) = channel();
         let start = |source| {
             let fault = LayerFault::Io { action: "start a thread", source };
@@ -137,7 +137,7 @@ pub fn unpack(
             tar: Buffer::new(to_write, spent),
             tree: tree::Tree::new(into, lower, form),
             notes: Notes::default(),
-            entry: String::new(),
+            entry: Vec::new(),
             entries: 0,
             holes: 0,
             limits,
@@ -148,6 +148,7 @@ pub fn unpack(
             writer.tar.drain();
         }
         let Writer { tar, tree, notes, entry, .. } = writer;
+        let entry = String::from_utf8_lossy(&entry).into_owned();
         // Without a receiver the reader only hashes what is left of the blob, and ends.
         drop(tar);
         let (diff_id, tar_size) = join(digester);
@@ -173,7 +174,8 @@ struct Writer<'a> {
     tar: Buffer,
     tree: tree::Tree<'a>,
     notes: Notes,
-    entry: String,
+    /// The name of the entry at hand, as the tar has it.
+    entry: Vec<u8>,
     entries: u64,
     /// Bytes of holes so far.
     holes: u64,
@@ -221,11 +223,11 @@ impl Writer<'_> {
                 // Global headers carry comments (git archive); Docker ignores them, too.
                 ParseEvent::GlobalExtensions { consumed, .. } => (consumed, None),
                 ParseEvent::Entry { consumed, entry } => {
-                    self.entry = entry.path_lossy().into_owned();
+                    entry.path.as_ref().clone_into(&mut self.entry);
                     (consumed, Some(Entry::parse(&entry, None, self.limits)?))
                 }
                 ParseEvent::SparseEntry { consumed, entry, sparse_map, real_size } => {
-                    self.entry = entry.path_lossy().into_owned();
+                    entry.path.as_ref().clone_into(&mut self.entry);
                     let sparse = Some((&sparse_map[..], real_size));
                     (consumed, Some(Entry::parse(&entry, sparse, self.limits)?))
                 }
@@ -244,7 +246,8 @@ impl Writer<'_> {
     fn write(&mut self, entry: Entry) -> Result<(), LayerFault> {
         let Entry { path, meta, what, size } = entry;
         for skipped in &meta.skipped_xattrs {
-            self.notes.add(format_args!("{}: attribute {skipped} left out", self.entry));
+            let name = String::from_utf8_lossy(&self.entry);
+            self.notes.add(format_args!("{name}: attribute {skipped} left out"));
         }
         match what {
             What::Directory => self.tree.directory(&path, meta, &mut self.notes)?,
@@ -254,7 +257,8 @@ impl Writer<'_> {
             What::Whiteout => self.tree.whiteout(&path)?,
             What::Opaque => self.tree.opaque(&path)?,
             What::LeftOut { why } => {
-                self.notes.add(format_args!("{}: {why} left out", self.entry));
+                let name = String::from_utf8_lossy(&self.entry);
+                self.notes.add(format_args!("{name}: {why} left out"));
             }
             What::File => {
                 let file = self.tree.create(&path, &meta)?;

@@ -10,8 +10,12 @@ use sha2::Digest as _;
 use super::{LayerFault, Limits};
 use crate::oci::digest::Digest;
 
-/// Chunks that may wait between two threads.
-pub(super) const CHUNKS: usize = 8;
+/// Chunks that may wait to be hashed.
+pub(super) const TO_HASH: usize = 8;
+
+/// Chunks that may wait to be written, 16 MiB. Small files take long to write and large ones to
+/// inflate: where they take turns neither thread waits for the other.
+pub(super) const TO_WRITE: usize = 64;
 
 /// Bytes of a chunk.
 pub(super) const CHUNK: usize = 256 << 10;

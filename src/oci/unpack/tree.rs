@@ -8,6 +8,7 @@ use std::rc::Rc;
 use rustix::fs::{self, AtFlags, FileType, Mode, OFlags, ResolveFlags, XattrFlags};
 use rustix::io::Errno;
 
+use super::describe::set_time_at;
 use super::entry::{Meta, Time, split};
 use super::lower::{Lower, is, is_whiteout, lookup};
 use super::{Form, LayerFault, Notes, remove_tree};
@@ -65,7 +66,7 @@ impl<'a> Tree<'a> {
     ) -> Result<(), LayerFault> {
         if !path.is_empty() {
             let parent = self.parent(path)?;
-            self.make_directory(&parent, path)?;
+            self.make_directory(&parent, path, meta.mode)?;
         }
         if !meta.xattrs.is_empty() {
             let directory =
@@ -201,17 +202,36 @@ impl<'a> Tree<'a> {
             }
         }
         // In this order every directory comes after those inside it.
-        for (path, meta) in self.directories.iter().rev() {
-            match self.open_directory(path) {
-                Ok(directory) => {
-                    let bare = Meta { xattrs: Vec::new(), ..meta.clone() };
-                    self.describe(path, &directory, &bare, &mut Notes::default())?;
-                }
+        for (path, meta) in std::mem::take(&mut self.directories).into_iter().rev() {
+            match self.finish_directory(&path, meta) {
                 Err(errno) if replaced(errno) => {}
-                Err(errno) => return Err(LayerFault::os("open the directory")(errno)),
+                done => done.map_err(LayerFault::os("open the directory"))??,
             }
         }
         Ok(())
+    }
+
+    /// Gives a directory its owner, mode and time. Most have the first two already, and need not be
+    /// opened for the third.
+    fn finish_directory(
+        &mut self,
+        path: &[u8],
+        meta: Meta,
+    ) -> Result<Result<(), LayerFault>, Errno> {
+        let (parent, name) = split(path);
+        if !path.is_empty() {
+            let parent = self.there(parent)?;
+            let found = fs::statat(&*parent, name, AtFlags::SYMLINK_NOFOLLOW)?;
+            if !is(&found, FileType::Directory) {
+                return Err(Errno::NOTDIR);
+            }
+            if self.is_described(&found, &meta) {
+                return Ok(set_time_at(&parent, name, &meta));
+            }
+        }
+        let directory = self.open_directory(path)?;
+        let bare = Meta { xattrs: Vec::new(), ..meta };
+        Ok(self.describe(path, &directory, &bare, &mut Notes::default()))
     }
 
     /// Overlayfs merges the layers' roots without asking whether one is opaque, so each name
@@ -245,19 +265,34 @@ impl<'a> Tree<'a> {
         self.place(split(path).0)
     }
 
-    /// A directory of the layer, made if it is not there: archives need not list parents.
-    fn place(&mut self, path: &[u8]) -> Result<Rc<OwnedFd>, LayerFault> {
+    /// A directory of the layer.
+    fn there(&mut self, path: &[u8]) -> Result<Rc<OwnedFd>, Errno> {
         if let Some(directory) = self.cache.get(path) {
             return Ok(Rc::clone(directory));
         }
-        let directory = match self.resolve(path, PLACE) {
-            Ok(directory) => directory,
+        let directory = self.resolve(path, PLACE)?;
+        Ok(self.keep(path, directory))
+    }
+
+    fn keep(&mut self, path: &[u8], directory: OwnedFd) -> Rc<OwnedFd> {
+        if self.cache.len() >= CACHE {
+            self.cache.clear();
+        }
+        let directory = Rc::new(directory);
+        self.cache.insert(path.to_owned(), Rc::clone(&directory));
+        directory
+    }
+
+    /// A directory of the layer, made if it is not there: archives need not list parents.
+    fn place(&mut self, path: &[u8]) -> Result<Rc<OwnedFd>, LayerFault> {
+        let directory = match self.there(path) {
+            Ok(directory) => return Ok(directory),
             Err(Errno::NOENT | Errno::NOTDIR) if !path.is_empty() => {
                 let (parent, name) = (self.parent(path)?, split(path).1);
                 match look(&parent, name)? {
                     Found::Nothing | Found::Whiteout => {
-                        self.make_directory(&parent, path)?;
                         let meta = self.inherited(path);
+                        self.make_directory(&parent, path, meta.mode)?;
                         self.directories.insert(path.to_owned(), meta);
                     }
                     Found::Directory => {}
@@ -271,18 +306,19 @@ impl<'a> Tree<'a> {
             }
             Err(errno) => return Err(LayerFault::os("open the parent")(errno)),
         };
-        if self.cache.len() >= CACHE {
-            self.cache.clear();
-        }
-        let directory = Rc::new(directory);
-        self.cache.insert(path.to_owned(), Rc::clone(&directory));
-        Ok(directory)
+        Ok(self.keep(path, directory))
     }
 
-    /// Makes a directory, or finds it there.
-    fn make_directory(&mut self, parent: &OwnedFd, path: &[u8]) -> Result<(), LayerFault> {
+    /// Makes a directory, or finds it there. Its owner can write into it, whatever its mode will be.
+    fn make_directory(
+        &mut self,
+        parent: &OwnedFd,
+        path: &[u8],
+        mode: u32,
+    ) -> Result<(), LayerFault> {
         let name = split(path).1;
-        let make = || fs::mkdirat(parent, name, Mode::RWXU);
+        let mode = Mode::from_raw_mode(mode & 0o777 | 0o700);
+        let make = || fs::mkdirat(parent, name, mode);
         let made = match make() {
             Err(Errno::EXIST) => match look(parent, name)? {
                 Found::Directory => Ok(()),
