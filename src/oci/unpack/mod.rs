@@ -151,10 +151,12 @@ pub fn unpack(
         let entry = String::from_utf8_lossy(&entry).into_owned();
         // Without a receiver the reader only hashes what is left of the blob, and ends.
         drop(tar);
+        // Beside what is left for the disk to do.
+        let finished = written.and_then(|()| tree.finish());
         let (diff_id, tar_size) = join(digester);
         let pumped = join(reader);
         // A fault of the stream explains the one of the tar that ended too early.
-        let outcome = pumped.outcome.and(written).and_then(|()| tree.finish());
+        let outcome = pumped.outcome.and(finished);
         match (outcome, pumped.digest) {
             (Ok(()), Some(blob)) => {
                 Ok(Unpacked { blob, diff_id, tar_size, notes: notes.into_lines() })
