@@ -190,7 +190,8 @@ struct SecurityArgs {
     /// Take a capability away, or ALL
     #[arg(long, value_name = "CAPABILITY")]
     cap_drop: Vec<String>,
-    /// seccomp=unconfined, seccomp=default, apparmor=PROFILE or no-new-privileges
+    /// seccomp=unconfined, seccomp=default, apparmor=PROFILE, no-new-privileges, label=disable, or
+    /// label=type:T (level:L, user:U, role:R, filetype:F) for SELinux
     #[arg(long, value_name = "OPTION")]
     security_opt: Vec<String>,
     /// Set a resource limit: nofile=1024:4096, core=-1

@@ -28,6 +28,8 @@ use crate::oci::namespaces::Entrance;
 use crate::oci::rootfs::Rootfs;
 use crate::oci::runtime::{self, Bond, Streams};
 use crate::oci::runtime_error::RuntimeError;
+use crate::oci::selinux::attribute;
+use crate::oci::selinux::context::Labels;
 use crate::oci::user::ResolvedUser;
 use crate::oci::{apparmor, cgroup, identity, process, runtime_spec, terminal};
 
@@ -102,7 +104,7 @@ fn start(order: &ExecOrder) -> Result<Command, RuntimeError> {
     }
     let Plumbing { inside, lanes, terminal } = match &request.terminal {
         Some(wanted) => on_terminal(&rootfs, &on_host, wanted, order)?,
-        None => on_pipes(&on_host, order)?,
+        None => on_pipes(&on_host, container.selinux.as_ref(), order)?,
     };
     cgroup::follow_monitor(&container.name, request.detached);
     let bond = Bond { dies_with_parent: !request.detached, terminal: request.terminal.is_some() };
@@ -135,7 +137,11 @@ fn on_terminal(
     Ok(Plumbing { inside, lanes, terminal: Some(outer) })
 }
 
-fn on_pipes(user: &ResolvedUser, order: &ExecOrder) -> Result<Plumbing, RuntimeError> {
+fn on_pipes(
+    user: &ResolvedUser,
+    labels: Option<&Labels>,
+    order: &ExecOrder,
+) -> Result<Plumbing, RuntimeError> {
     // Nobody is to see what a detached command writes; a pipe without a reader would end it.
     if order.request.detached {
         let inside =
@@ -145,7 +151,7 @@ fn on_pipes(user: &ResolvedUser, order: &ExecOrder) -> Result<Plumbing, RuntimeE
     let mut lanes = Vec::new();
     let mut output = |stream: BorrowedFd<'_>| {
         let (ours, theirs) = pipe()?;
-        give(&theirs, user)?;
+        give(&theirs, user, labels)?;
         unblock(&ours).at("prepare", Path::new("pipe"))?;
         lanes.push(Lane::output(Rc::new(ours), take(stream)?));
         Ok::<_, PathError>(theirs)
@@ -153,7 +159,7 @@ fn on_pipes(user: &ResolvedUser, order: &ExecOrder) -> Result<Plumbing, RuntimeE
     let (stdout, stderr) = (output(stdio::stdout())?, output(stdio::stderr())?);
     let stdin = if order.request.stdin {
         let (theirs, ours) = pipe()?;
-        give(&theirs, user)?;
+        give(&theirs, user, labels)?;
         unblock(&ours).at("prepare", Path::new("pipe"))?;
         lanes.push(Lane::input(take(stdio::stdin())?, Rc::new(ours)));
         theirs
@@ -170,8 +176,11 @@ fn pipe() -> Result<(OwnedFd, OwnedFd), PathError> {
 }
 
 /// `/dev/stdout` is opened anew by whoever writes to it: it must be the user's.
-fn give(stream: &OwnedFd, user: &ResolvedUser) -> Result<(), PathError> {
+fn give(stream: &OwnedFd, user: &ResolvedUser, labels: Option<&Labels>) -> Result<(), PathError> {
     let (uid, gid) = (Uid::from_raw(user.uid), Gid::from_raw(user.gid));
+    if let Some(labels) = labels {
+        attribute::label(stream, &labels.file).at("label", Path::new("pipe"))?;
+    }
     nix::unistd::fchown(stream, Some(uid), Some(gid)).at("chown", Path::new("pipe"))
 }
 

@@ -32,6 +32,7 @@ fn container() -> Container {
         secrets: vec![],
         security: Security::default(),
         userns: None,
+        selinux: None,
         image_volumes: vec![],
         limits: Limits::default(),
         read_only: false,
@@ -162,6 +163,7 @@ fn mounts_are_dockers_and_then_the_volumes() {
         destination: destination.into(),
         read_only,
         idmap: false,
+        relabel: None,
     };
     container.volumes = vec![volume("/a", "/x/y", true), volume("/b", "/x", false)];
     let spec = spec_of(&container, &user(0, 0, &[]));
