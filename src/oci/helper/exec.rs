@@ -11,13 +11,13 @@ use std::os::fd::{AsFd, BorrowedFd, FromRawFd, OwnedFd};
 use std::path::Path;
 use std::rc::Rc;
 
-use nix::unistd::{Gid, Uid};
 use rustix::process::{Pid, PidfdFlags, pidfd_open};
 use rustix::stdio;
 
 use super::caller;
 use super::detach::{close_from, leave_caller, set_name};
 use super::monitor::wait_code;
+use super::pipes;
 use super::prepare::{environment, on_host, resolve_user};
 use super::protocol::{
     Control, EXEC_NAME, ExecOrder, Failure, REPORT_FD, REQUEST_FD, Report, Terminal, receive, send,
@@ -28,8 +28,6 @@ use crate::oci::namespaces::Entrance;
 use crate::oci::rootfs::Rootfs;
 use crate::oci::runtime::{self, Bond, Streams};
 use crate::oci::runtime_error::RuntimeError;
-use crate::oci::selinux::attribute;
-use crate::oci::selinux::context::Labels;
 use crate::oci::user::ResolvedUser;
 use crate::oci::{apparmor, cgroup, identity, process, runtime_spec, terminal};
 
@@ -104,7 +102,7 @@ fn start(order: &ExecOrder) -> Result<Command, RuntimeError> {
     }
     let Plumbing { inside, lanes, terminal } = match &request.terminal {
         Some(wanted) => on_terminal(&rootfs, &on_host, wanted, order)?,
-        None => on_pipes(&on_host, container.selinux.as_ref(), order)?,
+        None => on_pipes(&on_host, order)?,
     };
     cgroup::follow_monitor(&container.name, request.detached);
     let bond = Bond { dies_with_parent: !request.detached, terminal: request.terminal.is_some() };
@@ -137,11 +135,7 @@ fn on_terminal(
     Ok(Plumbing { inside, lanes, terminal: Some(outer) })
 }
 
-fn on_pipes(
-    user: &ResolvedUser,
-    labels: Option<&Labels>,
-    order: &ExecOrder,
-) -> Result<Plumbing, RuntimeError> {
+fn on_pipes(user: &ResolvedUser, order: &ExecOrder) -> Result<Plumbing, RuntimeError> {
     // Nobody is to see what a detached command writes; a pipe without a reader would end it.
     if order.request.detached {
         let inside =
@@ -150,16 +144,16 @@ fn on_pipes(
     }
     let mut lanes = Vec::new();
     let mut output = |stream: BorrowedFd<'_>| {
-        let (ours, theirs) = pipe()?;
-        give(&theirs, user, labels)?;
+        let (ours, theirs) = pipes::new(&order.container)?;
+        pipes::give(&theirs, user)?;
         unblock(&ours).at("prepare", Path::new("pipe"))?;
         lanes.push(Lane::output(Rc::new(ours), take(stream)?));
         Ok::<_, PathError>(theirs)
     };
     let (stdout, stderr) = (output(stdio::stdout())?, output(stdio::stderr())?);
     let stdin = if order.request.stdin {
-        let (theirs, ours) = pipe()?;
-        give(&theirs, user, labels)?;
+        let (theirs, ours) = pipes::new(&order.container)?;
+        pipes::give(&theirs, user)?;
         unblock(&ours).at("prepare", Path::new("pipe"))?;
         lanes.push(Lane::input(take(stdio::stdin())?, Rc::new(ours)));
         theirs
@@ -167,21 +161,6 @@ fn on_pipes(
         runtime::null()?
     };
     Ok(Plumbing { inside: Streams { stdin, stdout, stderr }, lanes, terminal: None })
-}
-
-/// A pipe: the end to read from, the end to write to.
-fn pipe() -> Result<(OwnedFd, OwnedFd), PathError> {
-    let (read, write) = io::pipe().at("make", Path::new("pipe"))?;
-    Ok((read.into(), write.into()))
-}
-
-/// `/dev/stdout` is opened anew by whoever writes to it: it must be the user's.
-fn give(stream: &OwnedFd, user: &ResolvedUser, labels: Option<&Labels>) -> Result<(), PathError> {
-    let (uid, gid) = (Uid::from_raw(user.uid), Gid::from_raw(user.gid));
-    if let Some(labels) = labels {
-        attribute::label(stream, &labels.file).at("label", Path::new("pipe"))?;
-    }
-    nix::unistd::fchown(stream, Some(uid), Some(gid)).at("chown", Path::new("pipe"))
 }
 
 fn copy(fd: &OwnedFd) -> Result<OwnedFd, PathError> {

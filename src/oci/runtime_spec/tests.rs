@@ -9,6 +9,7 @@ use super::*;
 use crate::names::{ContainerName, Slug};
 use crate::oci::digest::Digest;
 use crate::oci::id_range::IdRange;
+use crate::oci::security::Security;
 use crate::oci::spec::{ImageRef, Process, Volume};
 
 fn container() -> Container {
