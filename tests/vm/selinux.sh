@@ -131,6 +131,47 @@ denied "$carboy" up no --image trial:1 --security-opt label=type:nonsense_t
 denied "$carboy" up no --image trial:1 -v /etc:/x:z
 denied "$carboy" inspect no
 
+# --- a monitor that was killed, a terminal ----------------------------------------------------------------------
+
+kill -9 "$(pgrep -f 'carboy-monitor claude-bottle-sidecars-three ')"
+"$carboy" up three --image trial:1 -v /etc/shadow:/name:ro
+[[ $(run three 'cat /proc/self/attr/current' | tr -d '\0') == "$(labels three | grep :container_t:)" ]]
+[[ $(echo 'tty; exit' | script -qec "$carboy exec -it three -- /bin/sh" /dev/null) == */dev/pts/0* ]]
+
+# --- a policy that has no containers: no labels, and who asks for one is told --------------------------------------
+
+sed 's/container_/nonsense_/' /etc/selinux/default/contexts/lxc_contexts >"$trial/contexts"
+mount --bind "$trial/contexts" /etc/selinux/default/contexts/lxc_contexts
+"$carboy" up old --image trial:1 -v "$trial/plain:/plain" --security-opt label=disable
+denied "$carboy" up no --image trial:1 -v "$trial/plain:/plain:z"
+denied "$carboy" up no --image trial:1 --security-opt label=level:s0
+"$carboy" down old
+"$carboy" up old --image trial:1
+[[ $(current "$(field old pid)") == unconfined_u:unconfined_r:unconfined_t:* ]]
+"$carboy" down old
+umount /etc/selinux/default/contexts/lxc_contexts
+
+# --- started by systemd ----------------------------------------------------------------------------------------------
+
+unit() { # NAME LINES: a service that starts a bundle and looks at it
+    printf '[Service]\nType=oneshot\nExecStart=%s up unit --image trial:1\n%s\n' "$carboy" "$2" \
+        >"/etc/systemd/system/$1.service"
+    restorecon "/etc/systemd/system/$1.service"
+    systemctl daemon-reload
+}
+unit plain ''
+denied systemctl start plain
+journalctl -o cat -u plain | grep 'SELinux does not let system_u:system_r:initrc_t:s0 become'
+unit named SELinuxContext=unconfined_u:unconfined_r:unconfined_t:s0-s0:c0.c1023
+systemctl start named
+[[ $(current "$(field unit pid)") == *:container_t:s0:c* ]]
+"$carboy" down unit
+semodule -i "$here/../../contrib/selinux/carboy.cil"
+systemctl start plain
+[[ $(current "$(field unit pid)") == *:container_t:s0:c* ]]
+run unit 'echo x >/x'
+"$carboy" down unit
+
 # --- ids of its own -----------------------------------------------------------------------------------------------
 
 "$carboy" up ids --image trial:1 --userns=auto -v "$trial/shared:/shared:z"

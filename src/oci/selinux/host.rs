@@ -13,6 +13,10 @@ const SELINUX_MAGIC: u64 = 0xf97c_ff8c;
 /// Says which policy is the host's.
 const CONFIG: &str = "/etc/selinux/config";
 
+/// Where Fedora's policy module for containers (container-selinux) has its contexts, which go before
+/// those of the policy itself: docker and podman look there first.
+const CONTAINER_SELINUX: &str = "/usr/share/containers/selinux/contexts";
+
 /// What the host has.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Policy {
@@ -46,16 +50,18 @@ pub fn policy() -> Policy {
 }
 
 fn defaults() -> Option<Defaults> {
-    let text = fs::read_to_string(contexts_path()?).ok()?;
-    let (process, file) = of_containers(&text)?;
-    let known = knows(&process.to_string()) && knows(&file.to_string());
     let levels =
         fs::read_to_string(Path::new(SELINUXFS).join("mls")).is_ok_and(|t| t.trim() == "1");
-    known.then_some(Defaults { process, file, levels })
+    let files = [Some(PathBuf::from(CONTAINER_SELINUX)), lxc_contexts()];
+    let mut contexts = files.into_iter().flatten().filter_map(|path| {
+        let (process, file) = of_containers(&fs::read_to_string(path).ok()?)?;
+        Some(Defaults { process, file, levels })
+    });
+    contexts.find(|found| knows(&found.process.to_string()) && knows(&found.file.to_string()))
 }
 
-/// Where the policy has its contexts for containers (selinux_lxc_contexts_path(3)).
-fn contexts_path() -> Option<PathBuf> {
+/// Where the policy itself has its contexts for containers (selinux_lxc_contexts_path(3)).
+fn lxc_contexts() -> Option<PathBuf> {
     let config = fs::read_to_string(CONFIG).ok()?;
     let name = policy_name(&config)?;
     Some(Path::new("/etc/selinux").join(name).join("contexts/lxc_contexts"))

@@ -10,6 +10,7 @@ const PAIRS: u32 = CATEGORIES * (CATEGORIES - 1) / 2;
 
 /// Two different categories, the lower first.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(into = "String", try_from = "String")]
 pub struct Pair {
     low: u16,
     high: u16,
@@ -61,6 +62,20 @@ impl Pair {
     }
 }
 
+impl From<Pair> for String {
+    fn from(pair: Pair) -> Self {
+        pair.to_string()
+    }
+}
+
+impl TryFrom<String> for Pair {
+    type Error = &'static str;
+
+    fn try_from(text: String) -> Result<Self, Self::Error> {
+        Self::parse(&text).ok_or("no pair of categories")
+    }
+}
+
 impl std::fmt::Display for Pair {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         write!(f, "c{},c{}", self.low, self.high)
@@ -97,6 +112,9 @@ mod tests {
     fn a_level_reads_back() {
         let pair = Pair::numbered(70_000);
         assert_eq!(Pair::of_level(&pair.level()), Some(pair));
+        let json = serde_json::to_string(&pair).unwrap();
+        assert_eq!(json, format!("\"{pair}\""));
+        assert_eq!(serde_json::from_str::<Pair>(&json).unwrap(), pair);
         assert_eq!(Pair::of_level("s0:c7,c3").map(Pair::level).as_deref(), Some("s0:c3,c7"));
         for bad in ["", "s0", "s1:c1,c2", "s0:c1", "s0:c1,c1", "s0:c1,c1024", "s0:1,2", "s0:c1.c2"]
         {
