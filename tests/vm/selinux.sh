@@ -166,7 +166,10 @@ unit named SELinuxContext=unconfined_u:unconfined_r:unconfined_t:s0-s0:c0.c1023
 systemctl start named
 [[ $(current "$(field unit pid)") == *:container_t:s0:c* ]]
 "$carboy" down unit
+# The policy does not let semodule use what this job has open.
+setenforce 0
 semodule -i "$here/../../contrib/selinux/carboy.cil"
+setenforce 1
 systemctl start plain
 [[ $(current "$(field unit pid)") == *:container_t:s0:c* ]]
 run unit 'echo x >/x'
