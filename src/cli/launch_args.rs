@@ -48,7 +48,7 @@ pub(super) struct LaunchArgs {
     #[arg(short = 'e', long = "env", value_name = "NAME[=VALUE]")]
     env: Vec<String>,
     /// Show a file or directory of the host inside
-    #[arg(short = 'v', long = "volume", value_name = "SRC:DST[:ro,idmap]")]
+    #[arg(short = 'v', long = "volume", value_name = "SRC:DST[:ro,idmap,z,Z]")]
     volume: Vec<String>,
     #[command(flatten)]
     files: FileArgs,
