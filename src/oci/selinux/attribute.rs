@@ -55,7 +55,7 @@ pub(crate) fn label(fd: &impl AsFd, label: &str) -> io::Result<bool> {
     let path = format!("/proc/self/fd/{}", fd.as_fd().as_raw_fd());
     let mut has = [0; 4096];
     match rustix::fs::getxattr(&path, NAME, &mut has) {
-        Ok(length) if has[..length].trim_ascii_end_nul() == label.as_bytes() => return Ok(false),
+        Ok(length) if without_nul(&has[..length]) == label.as_bytes() => return Ok(false),
         Err(Errno::NOTSUP) => return Ok(false),
         // One without a label, or with one that is longer than any of ours.
         Ok(_) | Err(Errno::NODATA | Errno::RANGE) => {}
@@ -70,12 +70,6 @@ pub(crate) fn label(fd: &impl AsFd, label: &str) -> io::Result<bool> {
 }
 
 /// Labels are kept with or without a NUL at their end.
-trait TrimNul {
-    fn trim_ascii_end_nul(&self) -> &[u8];
-}
-
-impl TrimNul for [u8] {
-    fn trim_ascii_end_nul(&self) -> &[u8] {
-        self.strip_suffix(b"\0").unwrap_or(self)
-    }
+fn without_nul(label: &[u8]) -> &[u8] {
+    label.strip_suffix(b"\0").unwrap_or(label)
 }
