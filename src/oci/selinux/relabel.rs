@@ -11,6 +11,9 @@ use rustix::io::Errno;
 
 use super::attribute;
 
+/// What is open can be looked at, and no more.
+const HANDLE: OFlags = OFlags::PATH.union(OFlags::CLOEXEC);
+
 /// The path that could not be labelled, and what the kernel said.
 pub(crate) type Failed = (PathBuf, io::Error);
 
@@ -31,7 +34,7 @@ fn each(
     mut act: impl FnMut(&Path, &OwnedFd) -> io::Result<()>,
 ) -> Result<(), Failed> {
     // The path has no links: one that is there now was not when it was looked at.
-    let top = openat2(CWD, source, handle(), Mode::empty(), ResolveFlags::NO_SYMLINKS)
+    let top = openat2(CWD, source, HANDLE, Mode::empty(), ResolveFlags::NO_SYMLINKS)
         .map_err(|e| (source.to_owned(), e.into()))?;
     let mut visit = |path: &Path, place: &OwnedFd| {
         act(path, place).and_then(|()| is_directory(place)).map_err(|e| (path.to_owned(), e))
@@ -57,15 +60,11 @@ fn each(
     Ok(())
 }
 
-fn handle() -> OFlags {
-    OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC
-}
-
 /// Something below the top; `None` if it is gone, or on another mount.
 fn open(top: &OwnedFd, below: &Path) -> io::Result<Option<OwnedFd>> {
     // A link at the end is a place of its own; one on the way was a directory a moment ago.
     let resolve = ResolveFlags::BENEATH | ResolveFlags::NO_XDEV | ResolveFlags::NO_SYMLINKS;
-    match openat2(top, below, handle(), Mode::empty(), resolve) {
+    match openat2(top, below, HANDLE | OFlags::NOFOLLOW, Mode::empty(), resolve) {
         Ok(fd) => Ok(Some(fd)),
         Err(Errno::NOENT | Errno::NOTDIR | Errno::LOOP | Errno::XDEV) => Ok(None),
         Err(e) => Err(e.into()),
