@@ -113,7 +113,7 @@ mod tests {
         symlink(outside.path(), top.join("a/out")).unwrap();
         symlink("nowhere", top.join("dangling")).unwrap();
         let below = ["a", "a/b", "a/b/file", "a/out", "dangling"].map(|below| top.join(below));
-        let want = [&[top.clone()], below.as_slice()].concat();
+        let want = [std::slice::from_ref(&top), below.as_slice()].concat();
         assert_eq!(visited(&top), want);
         assert_eq!(visited(&top.join("a/b/file")), [top.join("a/b/file")]);
         let through_a_link = each(&top.join("a/out"), |_, _| Ok(()));
