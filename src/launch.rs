@@ -12,6 +12,7 @@ use oci_spec::image::ImageConfiguration;
 
 pub(crate) use self::error::LaunchError;
 use self::mounts::Mounts;
+pub(crate) use self::security::{check_labels, label_options, refuse_labels};
 use crate::config::Config;
 use crate::names::Slug;
 use crate::oci::health::Health;
@@ -19,7 +20,9 @@ use crate::oci::healthcheck::Healthcheck;
 use crate::oci::id_range::IdRange;
 use crate::oci::log_opts;
 use crate::oci::process::{self, Overrides};
+use crate::oci::selinux::context::Labels;
 use crate::oci::spec::{Container, ImageRef, Limits, Volume};
+use crate::oci::volume::Relabel;
 use crate::oci::{restart, signal};
 use crate::plan;
 use crate::spec::{DAEMONS_VARIABLE, LaunchOptions};
@@ -51,6 +54,19 @@ pub(crate) struct Place {
     pub(crate) internal: bool,
     /// The ids of its own user namespace, if it has one.
     pub(crate) userns: Option<IdRange>,
+    /// What SELinux is to it.
+    pub(crate) selinux: Labelling,
+}
+
+/// What SELinux is to a container.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Labelling {
+    /// Nothing: the host has none, or it is not wanted.
+    Off,
+    /// The host's policy has no labels for it.
+    Unknown,
+    /// These are its labels.
+    On(Labels),
 }
 
 /// The container, and what the user should know about it.
@@ -81,10 +97,12 @@ pub(crate) fn container(
     let of_image = image.config.config().as_ref();
     let mut process = process::merge(of_image, &overrides)?;
     let Mounts { mut volumes, image_volumes, tmpfs, secrets } =
-        Mounts::of(of_image, options, &name, place.userns, inherited)?;
+        Mounts::of(of_image, options, &name, &place, inherited)?;
     if let Some(source) = image.init.clone() {
         let destination = INIT_PATH.into();
-        volumes.push(Volume { source, destination, read_only: true, idmap: false });
+        // One program for all of them.
+        let relabel = Some(Relabel::Shared);
+        volumes.push(Volume { source, destination, read_only: true, idmap: false, relabel });
         let init = [INIT_PATH, "init", "--"].map(str::to_owned);
         process.args.splice(0..0, init);
     }
@@ -112,6 +130,10 @@ pub(crate) fn container(
         limits: security::limits(&options.run.limits)?,
         security: security::of(&options.run.security)?,
         userns: place.userns,
+        selinux: match place.selinux {
+            Labelling::On(labels) => Some(labels),
+            Labelling::Off | Labelling::Unknown => None,
+        },
         read_only: options.run.read_only,
         init: options.run.init,
         stop_signal,
@@ -179,6 +201,7 @@ pub(crate) fn differences(there: &Container, wanted: &Container) -> Vec<String> 
         format!("{:?}", wanted.image_volumes),
     );
     differ("user namespace", userns(there), userns(wanted));
+    differ("SELinux labels", labels(there), labels(wanted));
     differ("limits", limit_list(&there.limits), limit_list(&wanted.limits));
     differ("log", log_list(there), log_list(wanted));
     differ("read-only root", there.read_only.to_string(), wanted.read_only.to_string());
@@ -202,6 +225,11 @@ fn userns(container: &Container) -> String {
     container.userns.map_or_else(|| "of the host".to_owned(), |ids| format!("with the ids {ids}"))
 }
 
+fn labels(container: &Container) -> String {
+    let both = container.selinux.as_ref().map(|l| format!("{} and {}", l.process, l.file));
+    both.unwrap_or_else(|| "none".to_owned())
+}
+
 fn quote(text: &str) -> String {
     format!("{text:?}")
 }
@@ -210,7 +238,12 @@ fn volume_list(container: &Container) -> String {
     let one = |v: &Volume| {
         let mode = if v.read_only { "ro" } else { "rw" };
         let idmap = if v.idmap { ",idmap" } else { "" };
-        format!("{}:{}:{mode}{idmap}", v.source.display(), v.destination.display())
+        let label = match v.relabel {
+            None => "",
+            Some(Relabel::Shared) => ",z",
+            Some(Relabel::Private) => ",Z",
+        };
+        format!("{}:{}:{mode}{idmap}{label}", v.source.display(), v.destination.display())
     };
     let mut all: Vec<String> = container.volumes.iter().map(one).collect();
     all.sort();
@@ -295,7 +328,8 @@ mod tests {
             init: None,
         };
         let ip = Ipv4Addr::new(10, 0, 0, 2);
-        let place = Place { ip, ip6: None, internal: false, userns: None };
+        let selinux = Labelling::Off;
+        let place = Place { ip, ip6: None, internal: false, userns: None, selinux };
         let slug = Slug::new("demo").unwrap();
         let made = container(&Config::default(), &slug, place, image, options, &|_| None);
         made.map(|(container, _)| container)

@@ -101,7 +101,7 @@ pub struct SecurityOptions {
     pub cap_add: Vec<String>,
     /// Capabilities to take, by name, or `ALL`.
     pub cap_drop: Vec<String>,
-    /// `seccomp=unconfined`, `apparmor=PROFILE`, `no-new-privileges`.
+    /// `seccomp=unconfined`, `apparmor=PROFILE`, `label=…`, `no-new-privileges`.
     pub security_opt: Vec<String>,
     /// `NAME=SOFT[:HARD]`.
     pub ulimits: Vec<String>,

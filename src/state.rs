@@ -14,6 +14,7 @@
 //! The state lives on tmpfs and goes with the kernel objects it describes. Locks are taken in the
 //! order network, bundle, host.
 
+mod categories;
 mod ids;
 mod leases;
 #[cfg(test)]
@@ -225,6 +226,7 @@ impl State {
     /// What the file system said.
     pub fn forget_bundle(&self, name: &ContainerName) -> Result<(), StateError> {
         self.forget_ids(name)?;
+        self.forget_categories(name)?;
         // The record goes first: a directory without one is rubbish that anyone may remove.
         fsutil::remove_file(&self.bundle_path(name))?;
         fsutil::remove_tree(&self.bundle_dir(name))?;
@@ -237,7 +239,13 @@ impl State {
     /// # Errors
     /// What the file system said.
     pub fn tidy(&self) -> Result<(), StateError> {
-        let dirs = [self.networks_dir(), self.leases_dir(), self.ids_dir(), self.bundles_dir()];
+        let dirs = [
+            self.networks_dir(),
+            self.leases_dir(),
+            self.ids_dir(),
+            self.categories_dir(),
+            self.bundles_dir(),
+        ];
         dirs.iter().for_each(|dir| fsutil::remove_dir_if_empty(dir));
         if dirs.iter().any(|dir| dir.exists()) {
             return Ok(());

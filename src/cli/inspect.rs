@@ -35,6 +35,7 @@ fn value(status: &BottleStatus, show_secrets: bool) -> Value {
     let mut value = serde_json::to_value(status).expect("text and numbers encode");
     if let (Some(object), Some(container)) = (value.as_object_mut(), &status.container) {
         object.insert("userns".to_owned(), json!(container.userns));
+        object.insert("selinux".to_owned(), json!(container.selinux));
         object.insert("launch".to_owned(), launch(container, show_secrets));
         // Also what is in force without having been asked for.
         object["launch"]["limits"] = json!(status.limits);

@@ -48,7 +48,7 @@ pub(super) struct LaunchArgs {
     #[arg(short = 'e', long = "env", value_name = "NAME[=VALUE]")]
     env: Vec<String>,
     /// Show a file or directory of the host inside
-    #[arg(short = 'v', long = "volume", value_name = "SRC:DST[:ro,idmap]")]
+    #[arg(short = 'v', long = "volume", value_name = "SRC:DST[:ro,idmap,z,Z]")]
     volume: Vec<String>,
     #[command(flatten)]
     files: FileArgs,
@@ -190,7 +190,8 @@ struct SecurityArgs {
     /// Take a capability away, or ALL
     #[arg(long, value_name = "CAPABILITY")]
     cap_drop: Vec<String>,
-    /// seccomp=unconfined, seccomp=default, apparmor=PROFILE or no-new-privileges
+    /// seccomp=unconfined, seccomp=default, apparmor=PROFILE, no-new-privileges, label=disable, or
+    /// label=type:T (level:L, user:U, role:R, filetype:F) for SELinux
     #[arg(long, value_name = "OPTION")]
     security_opt: Vec<String>,
     /// Set a resource limit: nofile=1024:4096, core=-1

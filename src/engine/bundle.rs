@@ -8,6 +8,7 @@ use std::time::Duration;
 use super::adopt::TAKEN_OVER;
 use super::host_checks::{check_controllers, check_file_system};
 use super::images::Layers;
+use super::labels::Own;
 use super::{Engine, Error, rolled_back, settle};
 use crate::host::KernelHost;
 use crate::launch::{self, LaunchImage, Place};
@@ -162,9 +163,11 @@ impl Engine {
     ) -> Result<(Container, Vec<String>), Error> {
         let image = self.find_image(wish.image, wish.layers)?;
         let options = wish.options;
-        let userns = self.ids_for(&self.config.prefix.container(wish.slug), options.run.userns)?;
+        let name = self.config.prefix.container(wish.slug);
+        let userns = self.ids_for(&name, options.run.userns)?;
+        let selinux = self.labels_for(&name, &options.run.security)?;
         let internal = network.policy.internal;
-        let place = Place { ip: wish.ip, ip6: wish.ip6, internal, userns };
+        let place = Place { ip: wish.ip, ip6: wish.ip6, internal, userns, selinux };
         let init = if options.run.init { Some(self.init_program(wish.layers)?) } else { None };
         let reference = ImageRef { reference: image.reference, digest: image.digest };
         let (config, healthcheck) = (&image.config, image.healthcheck.as_ref());
@@ -194,9 +197,9 @@ impl Engine {
         let (surroundings, note) = surroundings(&container, network.log_group);
         host.surroundings = surroundings;
         host.netns = super::verify::live_netns(&container)?;
-        let wanted = container.userns;
-        let claim = self.claim_ids(&mut container)?;
-        let ids = container.userns;
+        let wanted = Own::of(&container);
+        let claim = self.claim(&mut container)?;
+        let own = Own::of(&container);
         let mut record = BundleRecord {
             phase: Phase::Applying,
             slug: container.slug.clone(),
@@ -207,12 +210,10 @@ impl Engine {
             Some(Phase::Done) => Expect::Existing,
             Some(Phase::Applying) | None => Expect::Fresh,
         };
-        if old.is_none() || ids != wanted {
+        if old.is_none() || own != wanted {
             self.state.write_bundle(&name, &record)?;
         }
-        if let Some(range) = ids {
-            self.state.lease_ids(range, &name)?;
-        }
+        self.lease_own(&own, &name)?;
         drop(claim);
         let mut transaction = Transaction::new();
         let applied = transaction.apply(host, &record.resources, expect).map_err(Error::from);

@@ -136,6 +136,7 @@ impl Engine {
             secrets: Vec::new(),
             security: Security::default(),
             userns: None,
+            selinux: None,
             image_volumes: Vec::new(),
             limits: Limits::default(),
             read_only: false,

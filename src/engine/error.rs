@@ -120,6 +120,9 @@ pub enum Error {
     /// All ids are taken.
     #[error("no range of 65536 ids is free for the bundle's own user namespace")]
     NoIds,
+    /// Every pair of SELinux categories has its bundle.
+    #[error("no pair of SELinux categories is free")]
+    NoCategories,
     /// There is no such network.
     #[error("there is no network {name}")]
     NoNetwork {
@@ -238,7 +241,10 @@ impl Classify for Error {
             Self::Conflict { .. } | Self::NameTaken { .. } | Self::AddressInUse { .. } => {
                 ErrorKind::Conflict
             }
-            Self::Overlap { .. } | Self::PoolExhausted { .. } | Self::NoIds => ErrorKind::Overlap,
+            Self::Overlap { .. }
+            | Self::PoolExhausted { .. }
+            | Self::NoIds
+            | Self::NoCategories => ErrorKind::Overlap,
             Self::NoNetwork { .. } | Self::NoBottle { .. } | Self::NoDeniedLog { .. } => {
                 ErrorKind::NotFound
             }
@@ -277,6 +283,9 @@ impl Classify for Error {
             Self::Overlap { .. } => Some("choose another --subnet".to_owned()),
             Self::PoolExhausted { .. } => {
                 Some("give a --subnet, or configure a larger pool".to_owned())
+            }
+            Self::NoCategories => {
+                Some("give a level: --security-opt label=level:s0:cN,cM".to_owned())
             }
             Self::NoIds => Some("see /etc/subuid and /etc/subgid, or use --userns=host".to_owned()),
             Self::NoNetwork { .. } => {

@@ -5,7 +5,7 @@ use std::io;
 use std::path::Path;
 
 use super::{Engine, Error};
-use crate::fsutil::{LockFile, PathContext};
+use crate::fsutil::PathContext;
 use crate::names::ContainerName;
 use crate::oci::id_range::{self, IdRange};
 use crate::oci::spec::Container;
@@ -52,16 +52,14 @@ impl Engine {
     }
 
     /// Sees to it that the container's ids are its own: another bottle may have claimed them since
-    /// they were chosen, then it gets others. The lock that is returned is the host's: the record and
-    /// the lease are to be written under it.
-    pub(super) fn claim_ids(&self, container: &mut Container) -> Result<Option<LockFile>, Error> {
-        let Some(range) = container.userns else { return Ok(None) };
-        let lock = self.state.lock_host()?;
+    /// they were chosen, then it gets others. The caller holds the host's lock.
+    pub(super) fn claim_ids(&self, container: &mut Container) -> Result<(), Error> {
+        let Some(range) = container.userns else { return Ok(()) };
         let others = self.state.ids_of_others(&container.name)?;
         if others.into_iter().any(|other| other.overlaps(range)) {
             container.userns = Some(self.choose_ids(&container.name)?);
         }
-        Ok(Some(lock))
+        Ok(())
     }
 }
 

@@ -92,7 +92,9 @@ impl Engine {
     pub(super) fn init_program(&self, layers: Layers) -> Result<PathBuf, Error> {
         let image = self.find_image(embedded::REFERENCE, layers)?;
         // It has one layer.
-        Ok(image.layers.last().map(|layer| layer.join("sidecars")).unwrap_or_default())
+        let path = image.layers.last().map(|layer| layer.join("sidecars")).unwrap_or_default();
+        // As a volume's source it has no links; a program that is not unpacked yet is not started.
+        Ok(std::fs::canonicalize(&path).unwrap_or(path))
     }
 
     /// Loads the images of a file or directory, under the names it gives them or under `name`.

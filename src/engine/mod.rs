@@ -17,6 +17,7 @@ mod guest;
 mod host_checks;
 mod ids;
 mod images;
+mod labels;
 mod lifecycle;
 mod network;
 mod network_removal;

@@ -98,10 +98,19 @@ pub enum LaunchError {
         /// As given.
         path: PathBuf,
     },
-    /// A label that carboy does not set.
-    #[error("volume source {} cannot be given an SELinux label", path.display())]
-    Relabel {
-        /// As given.
+    /// Labels on a host whose policy has none.
+    #[error("SELinux labels are asked for, but the host's policy has none for containers")]
+    NoContainerLabels,
+    /// A label that the host's policy does not know.
+    #[error("the host's SELinux policy does not know the label {label}")]
+    UnknownLabel {
+        /// The whole label.
+        label: String,
+    },
+    /// A place of the host's own that is not to be given another label.
+    #[error("volume source {} is the system's own and keeps its SELinux label", path.display())]
+    RefusedRelabel {
+        /// Without symbolic links.
         path: PathBuf,
     },
     /// A file of variables, or with a secret, that cannot be read.
@@ -188,7 +197,7 @@ impl Classify for LaunchError {
                 _ => ErrorKind::Failed,
             },
             Self::VolumeSource { .. } => ErrorKind::Failed,
-            Self::Relabel { .. } | Self::NoAppArmor { .. } => ErrorKind::Unsupported,
+            Self::NoContainerLabels | Self::NoAppArmor { .. } => ErrorKind::Unsupported,
             _ => ErrorKind::Invalid,
         }
     }
@@ -200,9 +209,11 @@ impl Classify for LaunchError {
         let hint = match self {
             Self::NoVolumeSource { .. } => "carboy makes no directory on the host: create it first",
             Self::NothingToMap { .. } => "give --userns=auto, or leave idmap out",
-            Self::Relabel { .. } => {
-                "label it yourself (chcon -R -t container_file_t), and leave z and Z out"
+            Self::NoContainerLabels => {
+                "leave z, Z and label= out, or load the policy's module for containers"
             }
+            Self::UnknownLabel { .. } => "`semanage user -l` and `seinfo -t` list what it knows",
+            Self::RefusedRelabel { .. } => "leave z and Z out, or name a directory in it",
             Self::NoAppArmor { .. } => "leave the option out; what else confines it stays",
             Self::NoProfile { .. } => "load it with apparmor_parser",
             _ => return None,

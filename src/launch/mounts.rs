@@ -5,11 +5,11 @@ use std::fs::{self, File};
 use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 
-use super::LaunchError;
+use super::{Labelling, LaunchError, Place};
 use crate::names::ContainerName;
 use crate::oci::env_file;
-use crate::oci::id_range::IdRange;
 use crate::oci::secret::{self, Secret, SecretError, SecretSource};
+use crate::oci::selinux::places;
 use crate::oci::spec::{Container, Volume};
 use crate::oci::tmpfs::{self, Tmpfs};
 use crate::oci::volume::{self, VolumeArg, VolumeError};
@@ -33,10 +33,10 @@ impl Mounts {
         image: Option<&oci_spec::image::Config>,
         options: &LaunchOptions,
         name: &ContainerName,
-        userns: Option<IdRange>,
+        place: &Place,
         inherited: &impl Fn(&str) -> Option<String>,
     ) -> Result<Self, LaunchError> {
-        let run = &options.run;
+        let (run, userns) = (&options.run, place.userns);
         let parsed: Vec<VolumeArg> =
             options.volumes.iter().map(|v| volume::parse(v)).collect::<Result<_, _>>()?;
         let mut tmpfs: Vec<Tmpfs> =
@@ -66,14 +66,19 @@ impl Mounts {
             if idmap && userns.is_none() {
                 return Err(LaunchError::NothingToMap { path: source });
             }
-            if relabel && selinux_is_enabled() {
-                return Err(LaunchError::Relabel { path: source });
+            // Where there is no SELinux asking for a label is no mistake: as with Docker.
+            if relabel.is_some() && place.selinux == Labelling::Unknown {
+                return Err(LaunchError::NoContainerLabels);
             }
             let source = resolve(&source)?;
             if source == Path::new("/") {
                 return Err(VolumeError::HostRoot.into());
             }
-            volumes.push(Volume { source, destination, read_only, idmap });
+            let labelled = matches!(place.selinux, Labelling::On(_)) && relabel.is_some();
+            if labelled && places::is_refused(&source) {
+                return Err(LaunchError::RefusedRelabel { path: source });
+            }
+            volumes.push(Volume { source, destination, read_only, idmap, relabel });
         }
         volumes.sort_by_key(|v| v.destination.components().count());
         Ok(Self { volumes, image_volumes, tmpfs, secrets })
@@ -91,11 +96,6 @@ fn image_volumes(
         return Err(LaunchError::ImageVolumes { count: places.len() });
     }
     Ok(places)
-}
-
-/// Without SELinux a label means nothing, and asking for one is no mistake: as with Docker.
-fn selinux_is_enabled() -> bool {
-    Path::new("/sys/fs/selinux/enforce").exists()
 }
 
 /// Without symbolic links: what is mounted is what was looked at.

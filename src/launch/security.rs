@@ -9,6 +9,8 @@ use crate::oci::apparmor;
 use crate::oci::capabilities::Granted;
 use crate::oci::limits as parse;
 use crate::oci::security::{self, Security};
+use crate::oci::selinux::context::{LabelOptions, Labels};
+use crate::oci::selinux::host;
 use crate::oci::spec::{Container, DeviceRate, Limits};
 use crate::oci::ulimit::{self, Ulimit};
 use crate::privileges;
@@ -26,6 +28,36 @@ pub(super) fn of(wanted: &SecurityOptions) -> Result<Security, LaunchError> {
         apparmor: words.apparmor,
         ulimits: ulimit::parse_all(&wanted.ulimits)?,
     })
+}
+
+/// What is asked for of SELinux labels.
+///
+/// # Errors
+/// [`LaunchError::Security`].
+pub(crate) fn label_options(wanted: &SecurityOptions) -> Result<LabelOptions, LaunchError> {
+    Ok(security::parse(&wanted.security_opt)?.label)
+}
+
+/// Refuses labels that are asked for where the host's policy has none for containers.
+///
+/// # Errors
+/// [`LaunchError::NoContainerLabels`].
+pub(crate) fn refuse_labels(options: &LabelOptions) -> Result<(), LaunchError> {
+    match options.asks() {
+        true => Err(LaunchError::NoContainerLabels),
+        false => Ok(()),
+    }
+}
+
+/// Refuses labels that the host's policy does not know.
+///
+/// # Errors
+/// [`LaunchError::UnknownLabel`].
+pub(crate) fn check_labels(labels: &Labels) -> Result<(), LaunchError> {
+    match [&labels.process, &labels.file].into_iter().find(|label| !host::knows(label)) {
+        Some(label) => Err(LaunchError::UnknownLabel { label: label.clone() }),
+        None => Ok(()),
+    }
 }
 
 /// Rights over a network namespace that the host owns: a container with a user namespace of its own

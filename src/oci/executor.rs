@@ -6,7 +6,7 @@
 #![allow(unsafe_code)]
 
 use std::collections::HashMap;
-use std::ffi::{CString, OsStr};
+use std::ffi::{CStr, CString, OsStr};
 use std::fs::File;
 use std::io::Write;
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
@@ -22,9 +22,14 @@ use nix::sys::signal::{SigSet, SigmaskHow, Signal, sigprocmask};
 use seccompiler::BpfProgram;
 
 use super::seccomp;
+use super::selinux::attribute;
 
 /// Begins libcontainer's message where the program is not there; the caller takes it from there.
 pub(crate) const NOT_FOUND: &str = "carboy: program not found";
+
+/// Begins what is said of a program that SELinux does not let run with its label; what follows is the
+/// label that this process has.
+pub(crate) const NOT_LABELLED: &str = "carboy: not labelled: ";
 
 /// `_NSIG` (signal(7), "Real-time signals").
 const LAST_SIGNAL: libc::c_int = 64;
@@ -44,6 +49,8 @@ pub(crate) struct BundleExecutor {
     pub(crate) terminal: bool,
     /// It must be in the control group of version 2 that its cgroup namespace begins with.
     pub(crate) in_own_group: bool,
+    /// The SELinux label that it runs with, if not this process' own.
+    pub(crate) label: Option<String>,
     /// Where a failure is told. It closes when the program runs: the start is then complete.
     pub(crate) report: RawFd,
 }
@@ -89,11 +96,27 @@ impl BundleExecutor {
             rustix::process::ioctl_tiocsctty(rustix::stdio::stdin())
                 .map_err(|e| format!("take the terminal: {e}"))?;
         }
+        let own = self.labelled()?;
         seccomp::install(&self.filters).map_err(|e| format!("install the seccomp filter: {e}"))?;
         match nix::unistd::execve(&program, &args, &env) {
             Err(Errno::ENOENT) => Err("its interpreter is missing".to_owned()),
+            // As EPERM where no_new_privs stands against it. A file that this process may not execute
+            // either is another matter.
+            Err(Errno::EACCES | Errno::EPERM) if own.is_some() && is_executable(&program) => {
+                Err(format!("{NOT_LABELLED}{}", own.unwrap_or_default()))
+            }
             Err(e) => Err(e.desc().to_owned()),
         }
+    }
+}
+
+impl BundleExecutor {
+    /// Has the program run with its label. Returns the one of this process, if there is a difference.
+    fn labelled(&self) -> Result<Option<String>, String> {
+        let Some(label) = &self.label else { return Ok(None) };
+        attribute::set_for_exec(label)
+            .map_err(|e| format!("ask for the SELinux label {label}: {e}"))?;
+        Ok(Some(attribute::own().unwrap_or_default()))
     }
 }
 
@@ -125,6 +148,10 @@ impl Executor for BundleExecutor {
 /// (cgroup_namespaces(7)).
 fn is_in_own_group(groups: &str) -> bool {
     groups.lines().any(|line| line.starts_with("0::/") && !line.starts_with("0::/.."))
+}
+
+fn is_executable(program: &CStr) -> bool {
+    nix::unistd::access(program, nix::unistd::AccessFlags::X_OK).is_ok()
 }
 
 fn c_string(bytes: &[u8]) -> Result<CString, String> {

@@ -50,6 +50,7 @@ pub mod seccomp;
 pub mod secret;
 mod secrets;
 pub mod security;
+pub mod selinux;
 pub mod signal;
 pub mod source;
 pub mod spec;

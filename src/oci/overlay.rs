@@ -32,6 +32,8 @@ pub(crate) struct Overlay<'a> {
     pub(crate) storage: &'a Path,
     /// Where it is mounted.
     pub(crate) target: &'a Path,
+    /// The SELinux label of all files on it, whatever they have on disk.
+    pub(crate) label: Option<&'a str>,
 }
 
 impl Overlay<'_> {
@@ -40,7 +42,7 @@ impl Overlay<'_> {
     /// # Errors
     /// [`RuntimeError::Overlay`].
     pub(crate) fn mount(&self) -> Result<(), RuntimeError> {
-        let mounted = retry_while_busy(|| join(self.layers, self.storage, self.target));
+        let mounted = retry_while_busy(|| self.join(self.layers, self.storage));
         mounted.map_err(|e| self.failed(e))
     }
 
@@ -58,7 +60,7 @@ impl Overlay<'_> {
         }
         // One copy for both: overlayfs wants them on one mount.
         let storage = copies.add("storage", self.storage, mapping)?;
-        let join = || retry_while_busy(|| join(&layers, &storage, self.target));
+        let join = || retry_while_busy(|| self.join(&layers, &storage));
         // overlayfs makes its own files as whoever mounted it.
         match mapping.as_root_inside(join).at("take the ids of root for", self.storage)? {
             Ok(()) => Ok(()),
@@ -67,6 +69,18 @@ impl Overlay<'_> {
                 source: Errno::INVAL.into(),
             }),
             Err(e) => Err(self.failed(e)),
+        }
+    }
+
+    /// Joins the layers, the lowest first in `layers`, and mounts the result.
+    fn join(&self, layers: &[PathBuf], storage: &Path) -> Result<(), Errno> {
+        let (upper, work) = (storage.join("upper"), storage.join("work"));
+        match join_by_parts(layers, &upper, &work, self.target, self.label) {
+            // Linux before 6.5 knows no `lowerdir+`.
+            Err(Errno::INVAL) => {
+                join_by_option_string(layers, &upper, &work, self.target, self.label)
+            }
+            other => other,
         }
     }
 
@@ -132,22 +146,13 @@ fn retry_while_busy(mut mount: impl FnMut() -> Result<(), Errno>) -> Result<(), 
     }
 }
 
-/// Joins the layers, the lowest first in `layers`, and mounts the result.
-fn join(layers: &[PathBuf], storage: &Path, target: &Path) -> Result<(), Errno> {
-    let (upper, work) = (storage.join("upper"), storage.join("work"));
-    match join_by_parts(layers, &upper, &work, target) {
-        // Linux before 6.5 knows no `lowerdir+`.
-        Err(Errno::INVAL) => join_by_option_string(layers, &upper, &work, target),
-        other => other,
-    }
-}
-
 /// One message for each layer: no limit on their number but the kernel's own of 500.
 fn join_by_parts(
     layers: &[PathBuf],
     upper: &Path,
     work: &Path,
     target: &Path,
+    label: Option<&str>,
 ) -> Result<(), Errno> {
     let fs = fsopen("overlay", FsOpenFlags::FSOPEN_CLOEXEC)?;
     for layer in layers.iter().rev() {
@@ -158,6 +163,9 @@ fn join_by_parts(
     // The writable layer goes with the container: nothing in it has to survive a power cut, and
     // unmounting need not wait for the disk.
     fsconfig_set_flag(&fs, "volatile")?;
+    if let Some(label) = label {
+        fsconfig_set_string(&fs, "context", label)?;
+    }
     fsconfig_create(&fs)?;
     let mount = fsmount(
         &fs,
@@ -173,8 +181,14 @@ fn join_by_option_string(
     upper: &Path,
     work: &Path,
     target: &Path,
+    label: Option<&str>,
 ) -> Result<(), Errno> {
-    let mut options = b"volatile,lowerdir=".to_vec();
+    let mut options = b"volatile,".to_vec();
+    if let Some(label) = label {
+        // In quotes, for it may hold commas.
+        options.extend_from_slice(format!("context=\"{label}\",").as_bytes());
+    }
+    options.extend_from_slice(b"lowerdir=");
     for (i, layer) in layers.iter().rev().enumerate() {
         if i > 0 {
             options.push(b':');

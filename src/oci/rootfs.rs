@@ -75,8 +75,12 @@ impl Rootfs {
             let mode = fs::Permissions::from_mode(of_image.mode() & 0o7777);
             fs::set_permissions(&upper, mode).map_err(failed("chmod", &upper))?;
         }
-        let overlay =
-            Overlay { layers: &container.layers, storage: &container.storage, target: &path };
+        let overlay = Overlay {
+            layers: &container.layers,
+            storage: &container.storage,
+            target: &path,
+            label: container.selinux.as_ref().map(|labels| labels.file.as_str()),
+        };
         match mapping {
             Some(mapping) => overlay.mount_mapped(mapping, &container.state.join("layers"))?,
             None => overlay.mount()?,

@@ -8,9 +8,11 @@ use libcontainer::container::builder::ContainerBuilder;
 use libcontainer::oci_spec::runtime::{Process, Spec};
 use libcontainer::syscall::syscall::SyscallType;
 
-use super::executor::{BundleExecutor, NOT_FOUND, StartBarrier};
+use super::executor::{BundleExecutor, NOT_FOUND, NOT_LABELLED, StartBarrier};
 use super::namespaces::{self, Entrance, Visit};
+use super::rootfs::Rootfs;
 use super::runtime_error::RuntimeError;
+use super::selinux::attribute;
 use super::spec::Container;
 use super::{cgroup, device_filter, hard_limits, runtime_spec, seccomp, tenant};
 use crate::fsutil::{self, PathContext};
@@ -77,7 +79,17 @@ fn executor(
     // Within a user namespace libcontainer passes over a group of version 2 that it may not join.
     let in_own_group =
         container.userns.is_some() && cgroup::pure_v2_directory(&container.name)?.is_some();
-    Ok(BundleExecutor { args, env, filters, dies_with_parent, terminal, in_own_group, report })
+    let label = container.selinux.as_ref().map(|labels| labels.process.clone());
+    Ok(BundleExecutor {
+        args,
+        env,
+        filters,
+        dies_with_parent,
+        terminal,
+        in_own_group,
+        label,
+        report,
+    })
 }
 
 /// Creates and starts the container; its first process is a child of this one. Returns its pid
@@ -114,7 +126,7 @@ pub(crate) fn start(
     visit.map(Visit::end).transpose()?;
     let mut created = built.map_err(|e| {
         let covered = container.userns.and_then(|_| namespaces::covered_proc());
-        match (explain("create", name, &program, &e), covered) {
+        match (explain("create", container, &program, &e), covered) {
             (RuntimeError::Libcontainer { message, .. }, Some(path)) => {
                 RuntimeError::CoveredProc { path, message }
             }
@@ -124,9 +136,12 @@ pub(crate) fn start(
     // The group is there, the program does not run yet.
     forbid_swap(container)?;
     let note = deny_devices(container)?;
-    created.start().map_err(|e| explain("start", name, &program, &e))?;
+    if let Some(pid) = created.pid() {
+        label_queues(container, pid.as_raw())?;
+    }
+    created.start().map_err(|e| explain("start", container, &program, &e))?;
     if let Some(reason) = barrier.wait().at("read the start pipe of", &config)? {
-        return Err(not_runnable(name, &program, reason));
+        return Err(not_runnable(container, &program, reason));
     }
     let pid = created.pid().map(|p| p.as_raw());
     let pid = pid.ok_or_else(|| RuntimeError::HelperDied { container: name.to_owned() })?;
@@ -154,6 +169,16 @@ fn deny_devices(container: &Container) -> Result<Option<String>, RuntimeError> {
     let Some(group) = cgroup::pure_v2_directory(&container.name)? else { return Ok(None) };
     let attached = device_filter::attach(&group, &runtime_spec::allowed_devices());
     Ok(attached.err().map(|e| format!("the kernel takes no device rules: {e}")))
+}
+
+/// Labels the directory of the container's message queues, where it has labels: the kernel made the
+/// file system with the namespace, and takes no label for it when it is mounted.
+fn label_queues(container: &Container, pid: i32) -> Result<(), RuntimeError> {
+    let Some(labels) = &container.selinux else { return Ok(()) };
+    let place = Path::new("/dev/mqueue");
+    let queues = Rootfs::of_process(pid)?.find(place)?;
+    attribute::label(&queues, &labels.file).at("label", place)?;
+    Ok(())
 }
 
 /// Removes what the runtime keeps of a container that has ended, so that it can be started again.
@@ -207,12 +232,12 @@ pub(crate) fn exec(
             .with_detach(true)
             .with_process(Some(&file))
             .build()
-            .map_err(|e| explain("exec in", name, &program, &e))
+            .map_err(|e| explain("exec in", container, &program, &e))
     });
     fsutil::remove_tree(&root)?;
     // First what the executor said: it knows better than libcontainer why there is no process.
     if let Some(reason) = barrier.wait().at("read the start pipe of", &file)? {
-        return Err(not_runnable(name, &program, reason));
+        return Err(not_runnable(container, &program, reason));
     }
     built.map(|pid| pid.as_raw())
 }
@@ -220,11 +245,11 @@ pub(crate) fn exec(
 /// Finds our own words in libcontainer's error.
 fn explain(
     step: &'static str,
-    container: &str,
+    container: &Container,
     program: &str,
     error: &libcontainer::error::LibcontainerError,
 ) -> RuntimeError {
-    let error = RuntimeError::libcontainer(step, container, error);
+    let error = RuntimeError::libcontainer(step, container.name.as_str(), error);
     match error {
         RuntimeError::Libcontainer { message, .. } if message.contains(NOT_FOUND) => {
             not_runnable(container, program, NOT_FOUND.to_owned())
@@ -233,12 +258,17 @@ fn explain(
     }
 }
 
-fn not_runnable(container: &str, program: &str, reason: String) -> RuntimeError {
-    let (program, container) = (program.to_owned(), container.to_owned());
-    if reason == NOT_FOUND {
-        RuntimeError::ProgramNotFound { program, container }
-    } else {
-        RuntimeError::ProgramNotRunnable { program, container, reason }
+fn not_runnable(container: &Container, program: &str, reason: String) -> RuntimeError {
+    let (program, name) = (program.to_owned(), container.name.to_string());
+    match (reason.strip_prefix(NOT_LABELLED), &container.selinux) {
+        (Some(own), Some(labels)) => RuntimeError::NotLabelled {
+            program,
+            container: name,
+            label: labels.process.clone(),
+            own: own.to_owned(),
+        },
+        _ if reason == NOT_FOUND => RuntimeError::ProgramNotFound { program, container: name },
+        _ => RuntimeError::ProgramNotRunnable { program, container: name, reason },
     }
 }
 

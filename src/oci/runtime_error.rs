@@ -125,6 +125,31 @@ pub enum RuntimeError {
         /// Why.
         reason: String,
     },
+    /// A program that SELinux does not let run with the container's label.
+    #[error(
+        "{program:?} cannot be run in container {container}: SELinux does not let {own} become {label}"
+    )]
+    NotLabelled {
+        /// As asked for.
+        program: String,
+        /// The container.
+        container: String,
+        /// The container's label.
+        label: String,
+        /// The label of the process that was to become the program.
+        own: String,
+    },
+    /// A file that could not be given an SELinux label.
+    #[error("give {} the SELinux label {label}", path.display())]
+    Relabel {
+        /// On the host.
+        path: PathBuf,
+        /// The label.
+        label: String,
+        /// What the kernel said.
+        #[source]
+        source: io::Error,
+    },
     /// A user that the container does not know, or a wish that makes no specification.
     #[error("prepare container {container}: {message}")]
     Invalid {
@@ -231,7 +256,7 @@ impl RuntimeError {
     /// 126 or 127 where Docker's `exec` and `run` say so.
     pub fn exit_code(&self) -> Option<u8> {
         match self {
-            Self::ProgramNotRunnable { .. } => Some(126),
+            Self::ProgramNotRunnable { .. } | Self::NotLabelled { .. } => Some(126),
             Self::ProgramNotFound { .. } => Some(127),
             Self::Reported(failure) => failure.exit_code,
             _ => None,
@@ -251,6 +276,11 @@ impl Classify for RuntimeError {
             | Self::SecretsUnknown { .. } => ErrorKind::NotFound,
             Self::Paused { .. } => ErrorKind::Conflict,
             Self::NotFrozen { .. } => ErrorKind::Timeout,
+            Self::NotLabelled { .. } => ErrorKind::Permission,
+            Self::Relabel { source, .. } => match source.raw_os_error() {
+                Some(libc::EPERM | libc::EACCES) => ErrorKind::Permission,
+                _ => ErrorKind::Failed,
+            },
             Self::NoFreezer { .. } | Self::MappedOverlay { .. } | Self::CoveredProc { .. } => {
                 ErrorKind::Unsupported
             }
@@ -295,6 +325,14 @@ impl Classify for RuntimeError {
                     .to_owned(),
             ),
             Self::NotRunning { .. } => Some("`carboy up SLUG` starts it".to_owned()),
+            Self::NotLabelled { .. } => Some(
+                "run carboy in a domain that the policy lets start containers (docs/hardening.md, \
+                 \"SELinux\"; the kernel's log has the denial), or use --security-opt label=disable"
+                    .to_owned(),
+            ),
+            Self::Relabel { .. } => Some(
+                "leave z and Z out, and label it yourself (chcon -R -t container_file_t)".to_owned(),
+            ),
             Self::Paused { .. } => Some("`carboy unpause SLUG` lets it go on".to_owned()),
             Self::NotFrozen { .. } => {
                 Some("a process waits for the kernel; try again later".to_owned())

@@ -18,7 +18,6 @@ use self::defaults::{
     DEVICES, MASKED_PATHS, MOUNTS, NAMESPACES, READONLY_PATHS, SYSCTLS, VOLUME_OPTIONS,
 };
 pub use self::userns::in_user_namespace;
-use super::security::Security;
 use super::spec::{Container, DeviceRate, Limits};
 use super::ulimit::{self, Ulimit};
 use super::user::ResolvedUser;
@@ -80,8 +79,7 @@ pub fn build(
     }
     let mut root = oci::Root::default();
     root.set_path(rootfs.to_owned()).set_readonly(Some(container.read_only));
-    let Container { process: wanted, security, .. } = container;
-    let process = process(user, security, &wanted.args, &wanted.cwd)?;
+    let process = process(user, container, &container.process.args, &container.process.cwd)?;
     let mut spec = oci::Spec::default();
     spec.set_version("1.0.2".to_owned())
         .set_root(Some(root))
@@ -106,7 +104,7 @@ pub fn exec_process(
     args: &[String],
     cwd: Option<&str>,
 ) -> Result<oci::Process, RuntimeSpecError> {
-    process(user, &container.security, args, cwd.unwrap_or(&container.process.cwd))
+    process(user, container, args, cwd.unwrap_or(&container.process.cwd))
 }
 
 /// The numbers of the character devices that a container may use.
@@ -134,14 +132,15 @@ pub struct TmpfsPlace {
 const TMPFS_SIZE: u64 = 512 << 20;
 
 /// Mounts the image's own volumes. None of them lies in another mount.
-pub fn add_tmpfs(spec: &mut oci::Spec, places: &[TmpfsPlace], memory: Option<u64>) {
+pub fn add_tmpfs(spec: &mut oci::Spec, places: &[TmpfsPlace], container: &Container) {
     let Some(mounts) = spec.mounts_mut() else { return };
-    let size = format!("size={}", memory.unwrap_or(TMPFS_SIZE));
+    let size = format!("size={}", container.limits.memory.unwrap_or(TMPFS_SIZE));
     mounts.extend(places.iter().map(|place| {
         let (mode, uid, gid) = (place.mode, place.uid, place.gid);
         let owner = [format!("mode={mode:o}"), format!("uid={uid}"), format!("gid={gid}")];
         let mut options = vec!["nosuid".to_owned(), "nodev".to_owned(), size.clone()];
         options.extend(owner);
+        options.extend(label_option(container));
         mount(&place.destination, "tmpfs", Path::new("tmpfs"), options)
     }));
 }
@@ -182,7 +181,7 @@ fn check_cgroups_path(path: &str) -> Result<(), RuntimeSpecError> {
 
 fn process(
     user: &ResolvedUser,
-    security: &Security,
+    container: &Container,
     args: &[String],
     cwd: &str,
 ) -> Result<oci::Process, RuntimeSpecError> {
@@ -192,6 +191,7 @@ fn process(
     if !cwd.starts_with('/') {
         return Err(RuntimeSpecError::Relative { what: "working directory", path: cwd.into() });
     }
+    let security = &container.security;
     let mut process = oci::Process::default();
     process
         .set_terminal(Some(false))
@@ -202,6 +202,8 @@ fn process(
         .set_capabilities(Some(security.capabilities.sets(user.uid)))
         .set_rlimits(Some(rlimits(&security.ulimits)))
         .set_apparmor_profile(security.apparmor.clone())
+        // libcontainer passes it over; the program that execs the container's heeds it.
+        .set_selinux_label(container.selinux.as_ref().map(|labels| labels.process.clone()))
         .set_no_new_privileges(Some(true))
         .set_oom_score_adj(None);
     Ok(process)
@@ -247,13 +249,24 @@ fn mounts(container: &Container) -> Vec<oci::Mount> {
         .map(|(destination, typ, options)| {
             // The source of a file system without one is its name in /proc/mounts.
             let source = if *destination == "/dev/shm" { "shm" } else { typ };
-            mount(Path::new(destination), typ, Path::new(source), strings(options))
+            let mut options = strings(options);
+            // Not on the others: proc and sysfs have labels of the policy's, and of the other ones the
+            // kernel has mounts already, with which one with another label does not go together. This
+            // is why the specification's `mountLabel`, which is for all of them, is not used.
+            if matches!(*typ, "tmpfs" | "devpts") {
+                options.extend(label_option(container));
+            }
+            mount(Path::new(destination), typ, Path::new(source), options)
         })
         .collect();
     let mut wanted: Vec<_> = container
         .tmpfs
         .iter()
-        .map(|tmpfs| mount(&tmpfs.destination, "tmpfs", Path::new("tmpfs"), tmpfs.options()))
+        .map(|tmpfs| {
+            let mut options = tmpfs.options();
+            options.extend(label_option(container));
+            mount(&tmpfs.destination, "tmpfs", Path::new("tmpfs"), options)
+        })
         .collect();
     wanted.extend(container.volumes.iter().map(|volume| {
         let mut options = strings(VOLUME_OPTIONS);
@@ -266,6 +279,11 @@ fn mounts(container: &Container) -> Vec<oci::Mount> {
     wanted.sort_by_key(|mount| mount.destination().components().count());
     mounts.extend(wanted);
     mounts
+}
+
+/// What gives all files of a file system one SELinux label (mount(8), `context=`).
+fn label_option(container: &Container) -> Option<String> {
+    container.selinux.as_ref().map(|labels| format!("context={}", labels.file))
 }
 
 fn mount(destination: &Path, typ: &str, source: &Path, options: Vec<String>) -> oci::Mount {

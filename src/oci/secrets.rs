@@ -103,7 +103,13 @@ fn directory(container: &Container) -> PathBuf {
 }
 
 fn volume(source: PathBuf) -> Volume {
-    Volume { source, destination: PathBuf::from(DIRECTORY), read_only: true, idmap: false }
+    Volume {
+        source,
+        destination: PathBuf::from(DIRECTORY),
+        read_only: true,
+        idmap: false,
+        relabel: None,
+    }
 }
 
 /// Puts the secrets into a file system of their own and says where the container is to see it:
@@ -122,8 +128,9 @@ pub(crate) fn mount(
     let directory = directory(container);
     fsutil::create_private_dir(&directory)?;
     // Memory is swapped to disk; Linux 6.4 and later can be told not to.
-    match mount_memory(&directory, true) {
-        Err(Errno::INVAL) => mount_memory(&directory, false),
+    let label = container.selinux.as_ref().map(|labels| labels.file.as_str());
+    match mount_memory(&directory, true, label) {
+        Err(Errno::INVAL) => mount_memory(&directory, false, label),
         other => other,
     }
     .at("mount a tmpfs on", &directory)?;
@@ -148,11 +155,14 @@ fn give(file: &impl AsFd, user: &ResolvedUser) -> std::io::Result<()> {
     fchown(file, Some(user.uid), Some(user.gid))
 }
 
-fn mount_memory(directory: &Path, no_swap: bool) -> Result<(), Errno> {
+fn mount_memory(directory: &Path, no_swap: bool, label: Option<&str>) -> Result<(), Errno> {
     let fs = fsopen("tmpfs", FsOpenFlags::FSOPEN_CLOEXEC)?;
     fsconfig_set_string(&fs, "mode", "0500")?;
     if no_swap {
         fsconfig_set_flag(&fs, "noswap")?;
+    }
+    if let Some(label) = label {
+        fsconfig_set_string(&fs, "context", label)?;
     }
     fsconfig_create(&fs)?;
     let attributes = MountAttrFlags::MOUNT_ATTR_NODEV

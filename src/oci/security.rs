@@ -4,6 +4,7 @@
 use serde::{Deserialize, Serialize};
 
 use super::capabilities::Granted;
+use super::selinux::context::LabelOptions;
 use super::ulimit::Ulimit;
 use crate::error::{Classify, ErrorKind};
 
@@ -28,6 +29,8 @@ pub struct SecurityWords {
     pub seccomp_unconfined: bool,
     /// `apparmor=PROFILE`.
     pub apparmor: Option<String>,
+    /// `label=…`.
+    pub label: LabelOptions,
 }
 
 /// Why a word cannot be.
@@ -36,6 +39,12 @@ pub enum SecurityError {
     /// Nothing that is known.
     #[error("security option {word:?} is not known")]
     Unknown {
+        /// As given.
+        word: String,
+    },
+    /// A label that could be none.
+    #[error("security option {word:?} names no SELinux label")]
+    Label {
         /// As given.
         word: String,
     },
@@ -52,8 +61,11 @@ impl Classify for SecurityError {
     fn hint(&self) -> Option<String> {
         let hint = match self {
             Self::Unknown { .. } => {
-                "there are no-new-privileges, seccomp=default, seccomp=unconfined and \
-                 apparmor=PROFILE"
+                "there are no-new-privileges, seccomp=default, seccomp=unconfined, \
+                 apparmor=PROFILE and label=…"
+            }
+            Self::Label { .. } => {
+                "there are label=disable, and label=type:T, level:L, user:U, role:R and filetype:T"
             }
             Self::NewPrivileges => "--cap-add gives a capability to every user of the container",
         };
@@ -75,6 +87,10 @@ pub fn parse(words: &[String]) -> Result<SecurityWords, SecurityError> {
             ("seccomp", "default") => all.seccomp_unconfined = false,
             ("apparmor", profile) if is_profile(profile) => {
                 all.apparmor = Some(profile.to_owned());
+            }
+            ("label", label) => {
+                let word = || word.chars().take(60).collect();
+                all.label.take(label).ok_or_else(|| SecurityError::Label { word: word() })?;
             }
             _ => return Err(SecurityError::Unknown { word: word.chars().take(60).collect() }),
         }
@@ -102,6 +118,8 @@ mod tests {
         assert!(read(&["seccomp=unconfined"]).unwrap().seccomp_unconfined);
         assert!(!read(&["seccomp=unconfined", "seccomp=default"]).unwrap().seccomp_unconfined);
         assert_eq!(read(&["apparmor=my-own"]).unwrap().apparmor.as_deref(), Some("my-own"));
+        assert!(read(&["label=disable"]).unwrap().label.disable);
+        assert!(read(&["label=type:spc_t", "label=level:s0:c1,c2"]).unwrap().label.asks());
     }
 
     #[test]
@@ -112,13 +130,16 @@ mod tests {
             "seccomp",
             "seccomp=",
             "seccomp=/profile.json",
-            "label=disable",
+            "labels=disable",
             "apparmor=",
             "apparmor=a b",
             "apparmor=a\n",
             "seccomp:unconfined",
         ] {
             assert!(matches!(read(&[word]), Err(SecurityError::Unknown { .. })), "{word}");
+        }
+        for word in ["label", "label=", "label=off", "label=type:", "label=type:a b"] {
+            assert!(matches!(read(&[word]), Err(SecurityError::Label { .. })), "{word}");
         }
     }
 }

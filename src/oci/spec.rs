@@ -12,7 +12,9 @@ use super::id_range::IdRange;
 use super::restart::RestartPolicy;
 use super::secret::Secret;
 use super::security::Security;
+use super::selinux::context::Labels;
 use super::tmpfs::Tmpfs;
+use super::volume::Relabel;
 use crate::names::{ContainerName, Slug};
 
 /// A container that runs, with everything its start depends on. Two equal values start the same
@@ -52,6 +54,9 @@ pub struct Container {
     /// The ids of its own user namespace; it is in the host's if there are none.
     #[serde(default)]
     pub userns: Option<IdRange>,
+    /// Its SELinux labels, if it has any.
+    #[serde(default)]
+    pub selinux: Option<Labels>,
     /// Directories that the image declares as volumes, and that get an empty file system in memory.
     #[serde(default)]
     pub image_volumes: Vec<PathBuf>,
@@ -117,6 +122,9 @@ pub struct Volume {
     /// Its files' owners are seen as the same ids inside, where the container has ids of its own.
     #[serde(default)]
     pub idmap: bool,
+    /// The SELinux label its files are given, where the container has labels.
+    #[serde(default)]
+    pub relabel: Option<Relabel>,
 }
 
 /// Bounds on what a container may use.

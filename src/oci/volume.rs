@@ -4,7 +4,19 @@
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
+use serde::{Deserialize, Serialize};
+
 use crate::error::{Classify, ErrorKind};
+
+/// Which SELinux label the files of a volume are given.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Relabel {
+    /// One by which all bundles may use them (`z`).
+    Shared,
+    /// The bundle's own (`Z`).
+    Private,
+}
 
 /// A volume as asked for: the source is absolute but may still hold symbolic links.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -17,8 +29,8 @@ pub struct VolumeArg {
     pub read_only: bool,
     /// Its files' owners are to be the same ids inside, whatever the bundle's own are on the host.
     pub idmap: bool,
-    /// SELinux labels were asked for (`z`, `Z`).
-    pub relabel: bool,
+    /// An SELinux label was asked for.
+    pub relabel: Option<Relabel>,
 }
 
 /// Why a text cannot be a volume.
@@ -64,9 +76,11 @@ pub enum VolumeError {
         /// The text.
         volume: String,
     },
-    /// Both `ro` and `rw`.
-    #[error("volume {volume:?} is both ro and rw")]
+    /// Both `ro` and `rw`, or both `z` and `Z`.
+    #[error("volume {volume:?} is both {both}")]
     Contradiction {
+        /// `ro and rw`, `z and Z`.
+        both: &'static str,
         /// The text.
         volume: String,
     },
@@ -215,27 +229,31 @@ fn normalised(destination: &str, volume: &str) -> Result<PathBuf, VolumeError> {
 struct Options {
     read_only: bool,
     idmap: bool,
-    relabel: bool,
+    relabel: Option<Relabel>,
 }
 
 fn options(options: &str, volume: &str) -> Result<Options, VolumeError> {
-    let (mut ro, mut rw, mut idmap, mut relabel) = (false, false, false, false);
+    let (mut ro, mut rw, mut idmap, mut shared, mut private) = (false, false, false, false, false);
     for option in options.split(',').filter(|_| !options.is_empty()) {
         match option {
             "ro" => ro = true,
             "rw" => rw = true,
             "idmap" => idmap = true,
-            "z" | "Z" => relabel = true,
+            "z" => shared = true,
+            "Z" => private = true,
             _ => {
                 let (option, volume) = (option.to_owned(), volume.to_owned());
                 return Err(VolumeError::Option { option, volume });
             }
         }
     }
-    if ro && rw {
-        return Err(VolumeError::Contradiction { volume: volume.to_owned() });
+    for (both, is) in [("ro and rw", ro && rw), ("z and Z", shared && private)] {
+        if is {
+            return Err(VolumeError::Contradiction { both, volume: volume.to_owned() });
+        }
     }
-    Ok(Options { read_only: ro, idmap, relabel })
+    let shared = shared.then_some(Relabel::Shared);
+    Ok(Options { read_only: ro, idmap, relabel: shared.or(private.then_some(Relabel::Private)) })
 }
 
 /// What the runtime makes in `/dev` after the volumes are mounted: it would fail on a volume, or
@@ -276,7 +294,7 @@ mod tests {
             destination: destination.into(),
             read_only,
             idmap: false,
-            relabel: false,
+            relabel: None,
         }
     }
 
@@ -326,10 +344,15 @@ mod tests {
             }
         }
         let relabelled = parse("/a:/b:ro,Z").unwrap();
-        assert_eq!(relabelled, VolumeArg { relabel: true, ..volume("/a", "/b", true) });
+        let relabel = Some(Relabel::Private);
+        assert_eq!(relabelled, VolumeArg { relabel, ..volume("/a", "/b", true) });
+        let relabel = Some(Relabel::Shared);
+        assert_eq!(parse("/a:/b:z").unwrap(), VolumeArg { relabel, ..volume("/a", "/b", false) });
         let mapped = parse("/a:/b:idmap,ro").unwrap();
         assert_eq!(mapped, VolumeArg { idmap: true, ..volume("/a", "/b", true) });
-        assert!(matches!(parse("/a:/b:ro,rw"), Err(VolumeError::Contradiction { .. })));
+        for text in ["/a:/b:ro,rw", "/a:/b:z,Z"] {
+            assert!(matches!(parse(text), Err(VolumeError::Contradiction { .. })), "{text}");
+        }
     }
 
     #[test]

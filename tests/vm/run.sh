@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Runs a command on Debian 12 as its users have it: its kernel, systemd, pure cgroup v2, AppArmor; in a
-# virtual machine without a network. docs/kernels.md says what for.
+# Runs a command on Debian as its users have it: its kernel, systemd, pure cgroup v2, AppArmor or SELinux;
+# in a virtual machine without a network. docs/kernels.md says what for.
 #
 #   tests/vm/run.sh WORKDIR [COMMAND [ARGUMENT…]]
 #
@@ -8,8 +8,12 @@
 # machine as root, in the repository; without one all of tests/vm/ and all integration tests run. Its output
 # and exit code become this script's. Wants Debian's mmdebstrap, qemu-system-x86, e2fsprogs, and root.
 #
-#   KERNEL_ARGS   more for the kernel's command line ("security=selinux selinux=1")
-#   PACKAGES      more packages, comma-separated; for a WORKDIR of its own
+#   RELEASE       of Debian (bookworm)
+#   FOR           what the machine is for: "tests", or "selinux", which has the policy, labelled files, and
+#                 of the tests what tests/vm/selinux.sh calls (tests)
+#   KERNEL_ARGS   more for the kernel's command line ("enforcing=0")
+#   PACKAGES      more packages, comma-separated
+#                 each of these but KERNEL_ARGS is for a WORKDIR of its own
 #   MEMORY        of the machine, in MiB (4096)
 #   LIMIT         seconds after which the machine is ended (5400)
 set -euo pipefail
@@ -24,10 +28,22 @@ fi
 mkdir -p "$work"
 cd "$repository"
 
-# What the integration tests call, as README.md lists it, without the compiler.
-tests=busybox-static,crun,dbus,docker-registry,docker.io,e2fsprogs,firewalld,golang-github-opencontainers-specs-dev,iproute2,iptables,iputils-ping,libcap2-bin,mount,nftables,openssl,podman,procps,python3-jsonschema,runc,skopeo,systemd,umoci,util-linux
+release=${RELEASE:-bookworm}
+purpose=${FOR:-tests}
 # A machine that boots, and what tests/vm/ itself calls.
-base=linux-image-amd64,initramfs-tools,systemd-sysv,udev,kmod,apparmor,curl
+base=linux-image-amd64,initramfs-tools,systemd-sysv,udev,kmod,curl
+# What the integration tests call, as README.md lists it, without the compiler.
+tests=apparmor,busybox-static,crun,dbus,docker-registry,docker.io,e2fsprogs,firewalld,golang-github-opencontainers-specs-dev,iproute2,iptables,iputils-ping,libcap2-bin,mount,nftables,openssl,podman,procps,python3-jsonschema,runc,skopeo,systemd,umoci,util-linux
+# A host with SELinux, and what tests/vm/selinux.sh calls.
+selinux=attr,busybox-static,iproute2,mount,nftables,policycoreutils,procps,selinux-basics,selinux-policy-default,selinux-utils,util-linux
+case $purpose in
+tests) packages=$base,$tests kernel_args= ;;
+selinux) packages=$base,$selinux kernel_args="security=selinux selinux=1 enforcing=1" ;;
+*)
+    echo "FOR=$purpose: there are tests and selinux" >&2
+    exit 2
+    ;;
+esac
 
 # --- the machine's disk -------------------------------------------------------------------------
 
@@ -59,13 +75,17 @@ UNIT
 }
 
 if [[ ! -e $work/root.img ]]; then
-    echo "making Debian 12 in $work" >&2
+    echo "making Debian $release in $work" >&2
     rm -rf "$work/root"
     mmdebstrap --mode=root --variant=minbase --aptopt='APT::Install-Recommends "false"' \
-        --include="$base,$tests${PACKAGES:+,$PACKAGES}" bookworm "$work/root" \
-        "deb http://deb.debian.org/debian bookworm main" \
-        "deb http://deb.debian.org/debian-security bookworm-security main"
+        --include="$packages${PACKAGES:+,$PACKAGES}" "$release" "$work/root" \
+        "deb http://deb.debian.org/debian $release main" \
+        "deb http://deb.debian.org/debian-security $release-security main"
     fill "$work/root"
+    if [[ $purpose == selinux ]]; then
+        # As a relabelling at the first boot would; the labels go onto the disk with the files.
+        chroot "$work/root" setfiles -F /etc/selinux/default/contexts/files/file_contexts /
+    fi
     cp "$work"/root/boot/vmlinuz-* "$work/vmlinuz"
     cp "$work"/root/boot/initrd.img-* "$work/initrd"
     mke2fs -q -t ext4 -L carboy-root -d "$work/root" "$work/root.part" 8G
@@ -76,24 +96,30 @@ fi
 # --- the tests' disk: what was built, at the paths that were compiled into it -------------------
 
 # carboy itself as users have it; emulated, an unoptimized one is too slow for the tests' patience.
-cargo build --locked --release --bin carboy
-cargo build --locked --example embed
-built=$(cargo test --locked --no-run --test it --message-format json |
-    sed -n 's/.*"executable":"\([^"]*\/deps\/it-[0-9a-f]*\)".*/\1/p')
-debug=$(dirname "$(dirname "$built")")
+released=$(cargo build --locked --release --bin carboy --message-format json |
+    sed -n 's/.*"executable":"\([^"]*\/release\/carboy\)".*/\1/p')
+debug=$(dirname "$(dirname "$released")")/debug
 tree=$work/tree
 rm -rf "$tree" "$work/tree.img"
 mkdir -p "$tree/${debug#"$repository"/}"/{deps,examples}
 git ls-files -z --cached --others --exclude-standard | tar --null -cf - -T - | tar -xf - -C "$tree"
-cp "$(dirname "$debug")/release/carboy" "$tree/${debug#"$repository"/}/carboy"
-strip --strip-debug -o "$tree/${debug#"$repository"/}/examples/embed" "$debug/examples/embed"
-strip --strip-debug -o "$tree/${debug#"$repository"/}/deps/it" "$built"
+cp "$released" "$tree/${debug#"$repository"/}/carboy"
+if [[ $purpose == tests ]]; then
+    cargo build --locked --example embed
+    built=$(cargo test --locked --no-run --test it --message-format json |
+        sed -n 's/.*"executable":"\([^"]*\/deps\/it-[0-9a-f]*\)".*/\1/p')
+    strip --strip-debug -o "$tree/${debug#"$repository"/}/examples/embed" "$debug/examples/embed"
+    strip --strip-debug -o "$tree/${debug#"$repository"/}/deps/it" "$built"
+fi
 mkdir -p "$tree/.vm"
 printf '%s\n' "$repository" >"$tree/.vm/path"
 # One of the tests has cargo build an example; here it stands already.
 rustup which cargo >"$tree/.vm/cargo"
 if (($# == 0)); then
-    set -- tests/vm/all.sh
+    case $purpose in
+    tests) set -- tests/vm/all.sh ;;
+    selinux) set -- tests/vm/selinux.sh ;;
+    esac
 fi
 printf '%q ' "$@" >"$tree/.vm/command"
 mke2fs -q -t ext4 -L carboy-tree -d "$tree" "$work/tree.img" 6G
@@ -112,7 +138,7 @@ fi
 timeout "${LIMIT:-5400}" qemu-system-x86_64 "${accelerate[@]}" -smp 2 -m "${MEMORY:-4096}" \
     -nodefaults -no-user-config -display none -no-reboot -nic none \
     -kernel "$work/vmlinuz" -initrd "$work/initrd" \
-    -append "root=LABEL=carboy-root rw console=ttyS0 panic=-1 no_timer_check ${KERNEL_ARGS:-}" \
+    -append "root=LABEL=carboy-root rw console=ttyS0 panic=-1 no_timer_check $kernel_args ${KERNEL_ARGS:-}" \
     -drive "file=$work/root.img,format=raw,if=virtio,snapshot=on" \
     -drive "file=$work/tree.img,format=raw,if=virtio,cache=unsafe" \
     -serial "file:$work/console" -device virtio-rng-pci \

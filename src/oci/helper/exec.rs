@@ -11,13 +11,13 @@ use std::os::fd::{AsFd, BorrowedFd, FromRawFd, OwnedFd};
 use std::path::Path;
 use std::rc::Rc;
 
-use nix::unistd::{Gid, Uid};
 use rustix::process::{Pid, PidfdFlags, pidfd_open};
 use rustix::stdio;
 
 use super::caller;
 use super::detach::{close_from, leave_caller, set_name};
 use super::monitor::wait_code;
+use super::pipes;
 use super::prepare::{environment, on_host, resolve_user};
 use super::protocol::{
     Control, EXEC_NAME, ExecOrder, Failure, REPORT_FD, REQUEST_FD, Report, Terminal, receive, send,
@@ -144,16 +144,16 @@ fn on_pipes(user: &ResolvedUser, order: &ExecOrder) -> Result<Plumbing, RuntimeE
     }
     let mut lanes = Vec::new();
     let mut output = |stream: BorrowedFd<'_>| {
-        let (ours, theirs) = pipe()?;
-        give(&theirs, user)?;
+        let (ours, theirs) = pipes::new(&order.container)?;
+        pipes::give(&theirs, user)?;
         unblock(&ours).at("prepare", Path::new("pipe"))?;
         lanes.push(Lane::output(Rc::new(ours), take(stream)?));
         Ok::<_, PathError>(theirs)
     };
     let (stdout, stderr) = (output(stdio::stdout())?, output(stdio::stderr())?);
     let stdin = if order.request.stdin {
-        let (theirs, ours) = pipe()?;
-        give(&theirs, user)?;
+        let (theirs, ours) = pipes::new(&order.container)?;
+        pipes::give(&theirs, user)?;
         unblock(&ours).at("prepare", Path::new("pipe"))?;
         lanes.push(Lane::input(take(stdio::stdin())?, Rc::new(ours)));
         theirs
@@ -161,18 +161,6 @@ fn on_pipes(user: &ResolvedUser, order: &ExecOrder) -> Result<Plumbing, RuntimeE
         runtime::null()?
     };
     Ok(Plumbing { inside: Streams { stdin, stdout, stderr }, lanes, terminal: None })
-}
-
-/// A pipe: the end to read from, the end to write to.
-fn pipe() -> Result<(OwnedFd, OwnedFd), PathError> {
-    let (read, write) = io::pipe().at("make", Path::new("pipe"))?;
-    Ok((read.into(), write.into()))
-}
-
-/// `/dev/stdout` is opened anew by whoever writes to it: it must be the user's.
-fn give(stream: &OwnedFd, user: &ResolvedUser) -> Result<(), PathError> {
-    let (uid, gid) = (Uid::from_raw(user.uid), Gid::from_raw(user.gid));
-    nix::unistd::fchown(stream, Some(uid), Some(gid)).at("chown", Path::new("pipe"))
 }
 
 fn copy(fd: &OwnedFd) -> Result<OwnedFd, PathError> {

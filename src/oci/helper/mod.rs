@@ -14,6 +14,7 @@ mod exec;
 mod memory;
 pub(crate) mod monitor;
 mod output;
+mod pipes;
 mod prepare;
 mod protocol;
 mod relay;

@@ -31,6 +31,7 @@ use crate::oci::restart::Restarts;
 use crate::oci::rootfs::Rootfs;
 use crate::oci::runtime::{self, Streams};
 use crate::oci::runtime_error::RuntimeError;
+use crate::oci::selinux::attribute;
 use crate::oci::spec::Container;
 use crate::oci::status::{self, Ended, FileIdentity, Started};
 use crate::oci::{cgroup, life, secrets, staging, usage};
@@ -254,7 +255,13 @@ fn start(request: &StartRequest) -> Result<(Started, Vec<OwnedFd>), RuntimeError
     let container = &request.container;
     let state = &container.state;
     let Prepared { spec, env, on_host } = prepare::prepare(request)?;
-    let pipe = |stream| output::container_end(state, stream, on_host.uid, on_host.gid);
+    let pipe = |stream| {
+        let end = output::container_end(state, stream, on_host.uid, on_host.gid)?;
+        if let Some(labels) = &container.selinux {
+            attribute::label(&end, &labels.file).at("label the pipes in", state)?;
+        }
+        Ok::<_, RuntimeError>(end)
+    };
     let streams = Streams {
         stdin: runtime::null()?,
         stdout: pipe(Stream::Stdout)?,

@@ -10,9 +10,11 @@ use crate::fsutil::PathContext;
 use crate::oci::rootfs::Rootfs;
 use crate::oci::runtime_error::RuntimeError;
 use crate::oci::runtime_spec::{self, TmpfsPlace};
-use crate::oci::spec::Container;
+use crate::oci::selinux::relabel;
+use crate::oci::spec::{Container, Volume};
 use crate::oci::user::{self, ResolvedUser};
 use crate::oci::user_namespace::{Mapping, as_root_of};
+use crate::oci::volume::Relabel;
 use crate::oci::{apparmor, cgroup, etc_files, process, runtime, secrets, staging};
 
 /// What a container is started from.
@@ -33,6 +35,7 @@ pub(super) fn prepare(request: &StartRequest) -> Result<Prepared, RuntimeError> 
     let mapping = container.userns.map(Mapping::new).transpose();
     let mapping = mapping.map_err(|source| RuntimeError::UserNamespace { source })?;
     let mapping = mapping.as_ref();
+    label_volumes(&container)?;
     let rootfs = Rootfs::mount(&container, mapping)?;
     rootfs.check_mount_points()?;
     owned(mapping, &container, || write_files(&rootfs, request))?;
@@ -51,7 +54,7 @@ pub(super) fn prepare(request: &StartRequest) -> Result<Prepared, RuntimeError> 
     let cgroup = runtime::cgroups_path(&container)?;
     let mut spec = runtime_spec::build(&container, &user, &cgroup, &mount_point)
         .map_err(|e| RuntimeError::invalid(&container, &e))?;
-    runtime_spec::add_tmpfs(&mut spec, &tmpfs, container.limits.memory);
+    runtime_spec::add_tmpfs(&mut spec, &tmpfs, &container);
     if let (Some(staged), Some(range)) = (&staged, container.userns) {
         runtime_spec::in_user_namespace(&mut spec, range, &staged.sysfs);
     }
@@ -70,6 +73,24 @@ fn owned<T>(
     act: impl FnOnce() -> Result<T, RuntimeError>,
 ) -> Result<T, RuntimeError> {
     as_root_of(mapping, act).at("take the ids of root for", &container.storage)?
+}
+
+/// Gives the volumes the labels that were asked for, where the container has labels.
+fn label_volumes(container: &Container) -> Result<(), RuntimeError> {
+    let Some(labels) = &container.selinux else { return Ok(()) };
+    for Volume { source, relabel, .. } in &container.volumes {
+        let label = match relabel {
+            None => continue,
+            Some(Relabel::Shared) => labels.shared(),
+            Some(Relabel::Private) => labels.file.clone(),
+        };
+        relabel::relabel(source, &label).map_err(|(path, source)| RuntimeError::Relabel {
+            path,
+            label,
+            source,
+        })?;
+    }
+    Ok(())
 }
 
 fn write_files(rootfs: &Rootfs, request: &StartRequest) -> Result<(), RuntimeError> {

@@ -9,6 +9,9 @@ use super::*;
 use crate::names::{ContainerName, Slug};
 use crate::oci::digest::Digest;
 use crate::oci::id_range::IdRange;
+use crate::oci::security::Security;
+use crate::oci::selinux::context::Labels;
+use crate::oci::selinux::mcs::Pair;
 use crate::oci::spec::{ImageRef, Process, Volume};
 
 fn container() -> Container {
@@ -32,6 +35,7 @@ fn container() -> Container {
         secrets: vec![],
         security: Security::default(),
         userns: None,
+        selinux: None,
         image_volumes: vec![],
         limits: Limits::default(),
         read_only: false,
@@ -162,6 +166,7 @@ fn mounts_are_dockers_and_then_the_volumes() {
         destination: destination.into(),
         read_only,
         idmap: false,
+        relabel: None,
     };
     container.volumes = vec![volume("/a", "/x/y", true), volume("/b", "/x", false)];
     let spec = spec_of(&container, &user(0, 0, &[]));
@@ -191,6 +196,33 @@ fn mounts_are_dockers_and_then_the_volumes() {
         assert!(sorted(&mounts[read_only]["options"]).contains(&"ro"));
     }
     assert!(sorted(&mounts[6]["options"]).contains(&"size=65536k"));
+}
+
+#[test]
+fn file_systems_that_can_be_given_a_label_get_it() {
+    let mut container = container();
+    container.selinux = Some(Labels {
+        process: "system_u:system_r:container_t:s0:c1,c2".into(),
+        file: "system_u:object_r:container_file_t:s0:c1,c2".into(),
+        categories: Pair::parse("c1,c2"),
+    });
+    container.tmpfs = vec![crate::oci::tmpfs::parse("/cache").unwrap()];
+    let mut spec = build(&container, &user(0, 0, &[]), "/carboy/x", Path::new("/r")).unwrap();
+    let place = TmpfsPlace { destination: "/data".into(), mode: 0o755, uid: 0, gid: 0 };
+    add_tmpfs(&mut spec, &[place], &container);
+    let spec = serde_json::to_value(spec).unwrap();
+    assert_eq!(spec["process"]["selinuxLabel"], "system_u:system_r:container_t:s0:c1,c2");
+    assert_eq!(spec["linux"]["mountLabel"], Value::Null);
+    let labelled: Vec<_> = spec["mounts"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .filter(|m| {
+            sorted(&m["options"]).contains(&"context=system_u:object_r:container_file_t:s0:c1,c2")
+        })
+        .map(|m| m["destination"].as_str().unwrap())
+        .collect();
+    assert_eq!(labelled, ["/dev", "/dev/pts", "/dev/shm", "/cache", "/data"]);
 }
 
 #[test]
