@@ -5,13 +5,13 @@
 //! bundles with other ranges, or with none, share the layers.
 
 use std::fs::{self, DirBuilder};
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, AsRawFd};
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use rustix::fs::CWD;
+use rustix::fs::{CWD, Mode, OFlags};
 use rustix::io::Errno;
 use rustix::mount::{
     FsMountFlags, FsOpenFlags, MountAttrFlags, MountFlags, MoveMountFlags, UnmountFlags,
@@ -175,7 +175,8 @@ fn join_by_parts(
     move_mount(mount, "", CWD, target, MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH)
 }
 
-/// All in one string of at most a page.
+/// All in one string of at most a page. Paths too long for that are named by descriptors, which makes
+/// room for some 220 layers.
 fn join_by_option_string(
     layers: &[PathBuf],
     upper: &Path,
@@ -183,6 +184,35 @@ fn join_by_option_string(
     target: &Path,
     label: Option<&str>,
 ) -> Result<(), Errno> {
+    // The kernel takes one byte less, and so much of a longer string without a word (mount(2)).
+    const PAGE: usize = 4_096;
+    let mut options = option_string(layers, upper, work, label);
+    // Until the kernel has opened them itself.
+    let mut opened = Vec::new();
+    if options.len() >= PAGE {
+        let mut names = Vec::new();
+        for layer in layers {
+            let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+            let directory = rustix::fs::open(layer, flags, Mode::empty())?;
+            names.push(PathBuf::from(format!("/proc/self/fd/{}", directory.as_raw_fd())));
+            opened.push(directory);
+        }
+        options = option_string(&names, upper, work, label);
+    }
+    if options.len() >= PAGE {
+        return Err(Errno::TOOBIG);
+    }
+    let options = std::ffi::CString::new(options).map_err(|_| Errno::INVAL)?;
+    rustix::mount::mount(
+        "overlay",
+        target,
+        "overlay",
+        MountFlags::NODEV | MountFlags::NOSUID,
+        Some(options.as_c_str()),
+    )
+}
+
+fn option_string(layers: &[PathBuf], upper: &Path, work: &Path, label: Option<&str>) -> Vec<u8> {
     let mut options = b"volatile,".to_vec();
     if let Some(label) = label {
         // In quotes, for it may hold commas.
@@ -199,14 +229,7 @@ fn join_by_option_string(
     escape(upper, &mut options);
     options.extend_from_slice(b",workdir=");
     escape(work, &mut options);
-    let options = std::ffi::CString::new(options).map_err(|_| Errno::INVAL)?;
-    rustix::mount::mount(
-        "overlay",
-        target,
-        "overlay",
-        MountFlags::NODEV | MountFlags::NOSUID,
-        Some(options.as_c_str()),
-    )
+    options
 }
 
 /// `:` and `,` part the options, `\` takes their meaning away (overlayfs.rst, "Multiple lower layers").

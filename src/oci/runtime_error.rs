@@ -298,7 +298,9 @@ impl Classify for RuntimeError {
             },
             Self::Overlay { source, .. } => match source.raw_os_error() {
                 Some(libc::EPERM | libc::EACCES) => ErrorKind::Permission,
-                Some(libc::EINVAL | libc::ENODEV | libc::EOPNOTSUPP) => ErrorKind::Unsupported,
+                Some(libc::EINVAL | libc::ENODEV | libc::EOPNOTSUPP | libc::E2BIG) => {
+                    ErrorKind::Unsupported
+                }
                 _ => ErrorKind::Failed,
             },
             Self::Spawn { source, .. } | Self::Rootfs { source, .. } => match source.raw_os_error()
@@ -363,6 +365,9 @@ impl Classify for RuntimeError {
                 "overlayfs takes layers with mapped ids since Linux 5.19; or use --userns=host"
                     .to_owned(),
             ),
+            Self::Overlay { source, .. } if source.raw_os_error() == Some(libc::E2BIG) => {
+                Some("so many layers can be joined since Linux 6.5".to_owned())
+            }
             Self::Overlay { .. } if self.kind() == ErrorKind::Unsupported => Some(
                 "overlayfs needs a --root on ext4, xfs, btrfs or tmpfs, not on overlayfs itself"
                     .to_owned(),

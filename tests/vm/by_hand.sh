@@ -35,6 +35,35 @@ group=/sys/fs/cgroup/carboy.claude-bottle-sidecars-demo/container
 "$carboy" denied -n 5 demo
 "$carboy" down demo
 
+# Before Linux 6.5 all layers must be named in one page.
+python3 - <<'PYTHON' >/root/many.tar
+import hashlib, io, json, sys, tarfile
+
+def archive(files):
+    out = io.BytesIO()
+    with tarfile.open(fileobj=out, mode="w") as tar:
+        for name, content in files.items():
+            entry = tarfile.TarInfo(name)
+            entry.size, entry.mode = len(content), 0o755
+            tar.addfile(entry, io.BytesIO(content))
+    return out.getvalue()
+
+busybox = open("/bin/busybox", "rb").read()
+layers = [archive({f"layers/{n}": b""} | ({"bin/busybox": busybox} if n == 0 else {})) for n in range(100)]
+digests = ["sha256:" + hashlib.sha256(layer).hexdigest() for layer in layers]
+config = {"architecture": "amd64", "os": "linux", "config": {"Cmd": ["/bin/busybox", "sleep", "1000000"]},
+          "rootfs": {"type": "layers", "diff_ids": digests}}
+names = [f"{n}.tar" for n in range(100)]
+manifest = [{"Config": "config.json", "RepoTags": ["many:1"], "Layers": names}]
+files = {"manifest.json": json.dumps(manifest).encode(), "config.json": json.dumps(config).encode()}
+sys.stdout.buffer.write(archive(files | dict(zip(names, layers))))
+PYTHON
+for ids in host auto; do
+    "$carboy" up demo --image /root/many.tar --userns="$ids"
+    [[ $("$carboy" exec demo -- /bin/busybox ls /layers | wc -l) == 100 ]]
+    "$carboy" down demo
+done
+
 after=$(find /sys/fs/cgroup -maxdepth 1 -type d | sort; ip -br link; nft list ruleset)
 diff <(echo "$before") <(echo "$after")
 ip link delete uplink
