@@ -189,6 +189,5 @@ mod tests {
         signals.pass_to(Last(Arc::clone(&last)));
         assert!(early.join().unwrap().is_some());
         assert_eq!(last.load(Ordering::SeqCst), Signal::SIGUSR1 as i32);
-        assert!(await_target(&OnceLock::new()).is_none(), "without a program it waited for ever");
     }
 }

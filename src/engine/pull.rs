@@ -33,7 +33,12 @@ impl Engine {
         if name == embedded::REFERENCE || policy == PullPolicy::Never {
             return Ok(());
         }
-        match self.find_image(name, Layers::Unpack) {
+        // What is about to be replaced need not be unpacked again after a loss of power.
+        let layers = match policy {
+            PullPolicy::Missing => Layers::Unpack,
+            PullPolicy::Always | PullPolicy::Never => Layers::Foresee,
+        };
+        match self.find_image(name, layers) {
             Ok(_) if policy == PullPolicy::Missing => return Ok(()),
             // One that is incomplete is completed.
             Ok(_)

@@ -478,7 +478,7 @@ impl Classify for StoreError {
                 Some("load the image again".to_owned())
             }
             Self::DamagedBlob { .. } => {
-                Some("remove the image and load it again; check the disk".to_owned())
+                Some("load or pull the image again; check the disk".to_owned())
             }
             Self::Damaged { .. } => Some("remove the file and load its images again".to_owned()),
             _ => None,

@@ -59,7 +59,6 @@ use oci_spec::image::ImageConfiguration;
 use serde::{Deserialize, Serialize};
 
 pub use self::blobs::{BlobStart, BlobWriter};
-pub(crate) use self::durability::settle;
 pub use self::export::ArchiveFormat;
 pub use self::inspect::{ConfigDetails, ImageDetails, LayerDetails};
 pub use self::load::Loaded;
@@ -209,9 +208,7 @@ impl Store {
     pub fn resolve(&self, name: &str) -> Result<Image, StoreError> {
         let image = self.documented(name)?;
         for diff in &image.layers {
-            let layer = diff.parent().unwrap_or(diff);
-            let whole = durability::read(layer)?.is_some_and(|record| record.is_whole());
-            if !whole || !diff.is_dir() {
+            if diff.parent().map(whole).transpose()?.flatten().is_none() {
                 let (name, path) = (name.to_owned(), diff.clone());
                 return Err(StoreError::Incomplete { name, path });
             }
@@ -358,8 +355,14 @@ impl Store {
 
     /// The same, if the layer can be used.
     fn whole_layer(&self, chain_id: &Digest) -> Result<Option<LayerRecord>, StoreError> {
-        Ok(self.layer_record(chain_id)?.filter(LayerRecord::is_whole))
+        whole(&self.layer(chain_id))
     }
+}
+
+/// What is known of the layer in this directory, if it can be used.
+fn whole(layer: &Path) -> Result<Option<LayerRecord>, StoreError> {
+    let record = durability::read(layer)?.filter(LayerRecord::is_whole);
+    Ok(record.filter(|_| layer.join(DIFF).is_dir()))
 }
 
 fn layer(root: &Path, chain_id: &Digest) -> PathBuf {

@@ -159,8 +159,12 @@ impl Transport {
         Ok(Self::File(FileTransport { form, path, pick }))
     }
 
-    /// Whether a word names a transport: what else could be an image's name is one.
+    /// Whether a word is a place: one that names a transport, or is a path that no image has as its
+    /// name. What else could be an image's name is one.
     pub fn is_named(word: &str) -> bool {
+        if ["/", "./", "../"].iter().any(|start| word.starts_with(start)) {
+            return true;
+        }
         let Some((before, rest)) = word.split_once(':') else { return false };
         UNKNOWN.contains(&before)
             || FORMS.iter().any(|form| form.word() == before)
@@ -241,7 +245,17 @@ mod tests {
         for name in ["t:1", "oci:1", "dir:latest", "a/b:1", "embedded:sidecars", "docker:27"] {
             assert!(!Transport::is_named(name), "{name}");
         }
-        for place in ["oci:/d", "oci:d:t", "oci-archive:f", "docker://t", "rootfs:./r", "sif:x"] {
+        for place in [
+            "oci:/d",
+            "oci:d:t",
+            "oci-archive:f",
+            "docker://t",
+            "rootfs:./r",
+            "sif:x",
+            "/f",
+            "./f",
+            "../f",
+        ] {
             assert!(Transport::is_named(place), "{place}");
         }
     }

@@ -19,7 +19,6 @@ mod prepare;
 mod protocol;
 mod relay;
 pub(crate) mod session;
-mod settling;
 mod stages;
 mod watch;
 

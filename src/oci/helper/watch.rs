@@ -15,7 +15,6 @@ use super::checks::Checks;
 use super::memory;
 use super::monitor::{log_dir, now, try_wait_code};
 use super::output::{self, Output};
-use super::settling::Settling;
 use super::stages::{self, Stage};
 use crate::names::{ContainerName, Slug};
 use crate::oci::events::{Event, EventKind, EventLog};
@@ -50,7 +49,6 @@ struct Watch {
     feed: Option<Feed>,
     started: Started,
     checks: Option<Checks>,
-    settling: Settling,
     /// SIGTERM: somebody wants this to look whether the container is to be started again at all.
     terminate: SignalFd,
 }
@@ -77,7 +75,6 @@ impl Watch {
             log: container.log,
             feed: request.surroundings.feed.clone(),
             checks: Checks::of(container, &started),
-            settling: Settling::of(container, &started),
             started,
             terminate,
         }))
@@ -116,7 +113,7 @@ impl Watch {
 
     /// Until the container has ended and all of its output is written; checks its health meanwhile.
     fn copy_output(
-        &mut self,
+        &self,
         mut output: Output,
         mut checks: Option<Checks>,
         mut listener: Option<Listener>,
@@ -141,7 +138,6 @@ impl Watch {
                 checks.as_ref().map(Checks::patience),
                 output.patience(),
                 listener.as_ref().and_then(Listener::patience),
-                self.settling.patience(),
             ];
             let patience = patience.into_iter().flatten().min();
             match poll(&mut fds, patience.map(timespec).as_ref()) {
@@ -152,7 +148,6 @@ impl Watch {
             }
             let ended = init.is_some() && fds.first().is_some_and(|fd| !fd.revents().is_empty());
             output.pump(&now());
-            self.settling.tick();
             listener.iter_mut().for_each(|listener| listener.read(&now()));
             if checks.as_mut().is_some_and(Checks::tick) {
                 memory::give_back();

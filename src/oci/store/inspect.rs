@@ -104,7 +104,7 @@ impl Store {
     /// Everything about an image. Takes no lock.
     ///
     /// # Errors
-    /// As [`Store::resolve`].
+    /// As [`Store::documented`].
     pub fn inspect(&self, name: &str) -> Result<ImageDetails, StoreError> {
         let (reference, digest) = self.find_or_abbreviated(name)?;
         let incomplete =

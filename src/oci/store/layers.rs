@@ -11,7 +11,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use rustix::fs::{Advice, FileType};
 
 use super::durability::{self, Wait};
-use super::{DIFF, LAYER_RECORD, LAYERS, LayerRecord, Store, files};
+use super::{DIFF, LAYERS, LayerRecord, Store, files};
 use crate::oci::bounded::{self, Bounded};
 use crate::oci::digest::Digest;
 use crate::oci::error::StoreError;
@@ -57,9 +57,7 @@ impl Store {
                 let unpacked = self.stage(contents, layer, &path, &below, copy)?;
                 let Unpacked { diff_id, tar_size: size, .. } = unpacked;
                 let record = LayerRecord { diff_id, size, unsettled: boot.clone() };
-                let place = path.join(LAYER_RECORD);
-                std::fs::write(&place, files::to_json(&record))
-                    .map_err(StoreError::io("write", &place))?;
+                durability::write(&path, &record)?;
                 notes.extend(unpacked.notes);
                 staged.layers.push((path, self.layer(&id)));
             } else if let Some((file, path)) = copy.as_ref().zip(keep.as_deref()) {

@@ -90,6 +90,7 @@ impl Store {
     ///
     /// # Errors
     /// As [`Store::resolve`]: [`StoreError::Incomplete`] if a blob is missing, too.
+    /// [`StoreError::DamagedBlob`]; that blob is removed, so that a load or a pull brings it again.
     pub fn restore(&self, name: &str) -> Result<Image, StoreError> {
         let incomplete = match self.resolve(name) {
             Err(error @ StoreError::Incomplete { .. }) => error,
@@ -97,15 +98,20 @@ impl Store {
         };
         let (_, digest) = self.find(name)?;
         let contents = Contents::of_directory(files::open_directory(&self.root)?, name);
-        // An image of Docker's, whose manifest was made here, is no other than any.
         let Some(manifest) = files::read(&self.manifest(&digest))? else { return Err(incomplete) };
         let image = layout::image_of(&contents, &manifest, digest.as_str(), &Platform::host())?;
         if !image.layers.iter().all(|layer| self.blob_path(layer.digest()).exists()) {
             return Err(incomplete);
         }
         let _lock = self.begin()?;
-        self.add_layers_or_none(&contents, &image, Wait::Yes, &mut Vec::new())?;
-        self.resolve(name)
+        match self.add_layers_or_none(&contents, &image, Wait::Yes, &mut Vec::new()) {
+            Err(StoreError::DigestMismatch { want, found, .. }) => {
+                let path = self.blob_path(&want);
+                files::remove_file(&path)?;
+                Err(StoreError::DamagedBlob { path, found })
+            }
+            added => added.and_then(|_| self.resolve(name)),
+        }
     }
 
     /// The lock, and an empty place for what is being made.

@@ -57,6 +57,16 @@ fn a_record_that_was_lost_is_one_that_is_not_there() {
 }
 
 #[test]
+fn a_layer_without_its_files_is_not_there() {
+    let place = Place::new();
+    let store = place.store();
+    store.load(&place.file(&image(Some("t")).archive()), None).unwrap();
+    fs::remove_dir_all(records(&store, "t")[1].with_file_name(DIFF)).unwrap();
+    assert!(matches!(store.resolve("t"), Err(StoreError::Incomplete { .. })));
+    store.restore("t").unwrap();
+}
+
+#[test]
 fn a_load_mends_what_was_lost() {
     let place = Place::new();
     let store = place.store();
@@ -90,6 +100,9 @@ fn a_damaged_blob_is_not_unpacked_again() {
     let blob = store.blob_path(&manifest.layers[0].digest);
     let length = fs::metadata(&blob).unwrap().len();
     fs::write(&blob, vec![0; usize::try_from(length).unwrap()]).unwrap();
-    assert!(matches!(store.restore("t"), Err(StoreError::DigestMismatch { .. })));
-    assert!(store.resolve("t").is_err());
+    assert!(matches!(store.restore("t"), Err(StoreError::DamagedBlob { .. })));
+    assert!(matches!(store.restore("t"), Err(StoreError::Incomplete { .. })));
+    store.load(&place.file(&layout.archive()), None).unwrap();
+    lose_power(&records(&store, "t")[0]);
+    store.restore("t").unwrap();
 }
