@@ -1,25 +1,38 @@
 //! Pulls that are killed, and pulls of one image at once.
 
 use super::*;
+use crate::common::spawned::Spawned;
+
+/// Bytes of the largest blob that is being fetched.
+fn fetched(host: &TestHost) -> u64 {
+    let partial = fs::read_dir(host.path("/var/lib/carboy/images/partial"));
+    let files = partial.into_iter().flatten().flatten();
+    files.filter_map(|file| Some(file.metadata().ok()?.len())).max().unwrap_or_default()
+}
+
+/// A pull in the middle of a layer, where it stays long enough to be killed on any machine: until
+/// [`at_full_speed`].
+fn slow_pull(host: &TestHost, image: &str) -> Spawned {
+    let slow = ["tc", "qdisc", "add", "dev", "lo", "root", "tbf", "rate", "40mbit"];
+    host.run([&slow[..], &["burst", "256kb", "latency", "400ms"]].concat()).ok();
+    let pull = host.spawn_carboy(&["image", "pull", image]);
+    assert!(poll(Duration::from_secs(30), || fetched(host) > 1 << 20), "the layer does not come");
+    pull
+}
+
+fn at_full_speed(host: &TestHost) {
+    host.run(["tc", "qdisc", "del", "dev", "lo", "root"]).ok();
+}
 
 #[test]
 fn a_killed_pull_is_gone_on_with() {
     let (host, registry) = ready(Protocol::Tls);
     registry.push(&host, &large(&host, 1, 12), "test/large:1");
-    // Slow enough to be killed in the middle on any machine.
-    let slow = ["tc", "qdisc", "add", "dev", "lo", "root", "tbf", "rate", "40mbit"];
-    host.run([&slow[..], &["burst", "256kb", "latency", "400ms"]].concat()).ok();
     let image = name("test/large:1");
-    let mut first = host.spawn_carboy(&["image", "pull", &image]);
-    let partial = host.path("/var/lib/carboy/images/partial");
-    let size = || {
-        let files = fs::read_dir(&partial).into_iter().flatten().flatten();
-        files.filter_map(|file| Some(file.metadata().ok()?.len())).max().unwrap_or_default()
-    };
-    assert!(poll(Duration::from_secs(30), || size() > 1 << 20), "the layer does not come");
+    let mut first = slow_pull(&host, &image);
     assert!(first.kill(), "the pull was not killed in the middle");
-    let left = size();
-    host.run(["tc", "qdisc", "del", "dev", "lo", "root"]).ok();
+    let left = fetched(&host);
+    at_full_speed(&host);
 
     let output = host.carboy(&["image", "pull", &image]);
     assert_eq!(output.ok().stdout().trim(), image);
@@ -84,20 +97,14 @@ fn a_pull_killed_anywhere_leaves_whole_images_only() {
 fn a_pull_takes_over_from_one_that_is_killed() {
     let (host, registry) = ready(Protocol::Tls);
     registry.push(&host, &large(&host, 1, 12), "test/large:1");
-    let slow = ["tc", "qdisc", "add", "dev", "lo", "root", "tbf", "rate", "40mbit"];
-    host.run([&slow[..], &["burst", "256kb", "latency", "400ms"]].concat()).ok();
     let image = name("test/large:1");
-    let mut first = host.spawn_carboy(&["image", "pull", &image]);
-    let partial = host.path("/var/lib/carboy/images/partial");
-    let large = |file: fs::DirEntry| file.metadata().is_ok_and(|about| about.len() > 1 << 20);
-    let came = || fs::read_dir(&partial).into_iter().flatten().flatten().any(large);
-    assert!(poll(Duration::from_secs(30), came), "the layer does not come");
+    let mut first = slow_pull(&host, &image);
     let mut second = host.spawn_carboy(&["image", "pull", &image]);
     // It has asked for the manifest, and waits for the layer.
     let asked = || registry.asked().iter().filter(|one| one.path.contains("/manifests/")).count();
     assert!(poll(Duration::from_secs(30), || asked() == 2), "{:?}", registry.asked());
     assert!(first.kill(), "the first was over");
-    host.run(["tc", "qdisc", "del", "dev", "lo", "root"]).ok();
+    at_full_speed(&host);
     assert_eq!(second.wait(), Some(0));
     let layers = registry.blobs().into_iter().filter(|blob| blob.bytes > 1 << 20);
     let statuses: Vec<u16> = layers.map(|blob| blob.status).collect();
