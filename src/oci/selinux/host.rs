@@ -4,12 +4,15 @@ use std::fs::{self, OpenOptions};
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 
+use super::attribute;
 use super::context::{Defaults, of_containers, policy_name};
 
 /// Where every distribution mounts it.
 const SELINUXFS: &str = "/sys/fs/selinux";
 /// `linux/magic.h`.
 const SELINUX_MAGIC: u64 = 0xf97c_ff8c;
+/// The label of every process until a policy is loaded (`security_sid_to_context` of the kernel).
+const WITHOUT_POLICY: &str = "kernel";
 /// Says which policy is the host's.
 const CONFIG: &str = "/etc/selinux/config";
 
@@ -29,13 +32,14 @@ pub enum Policy {
 }
 
 /// Whether SELinux is on. As libselinux has it, a `selinuxfs` that is mounted read-only is that of a
-/// container, which is to take SELinux for off.
+/// container, which is to take SELinux for off. So is one that has no policy yet, and would take any label.
 pub fn is_enabled() -> bool {
     let Ok(about) = rustix::fs::statvfs(SELINUXFS) else { return false };
     let Ok(kind) = rustix::fs::statfs(SELINUXFS) else { return false };
     // The field is signed, and 32 bits wide on some architectures.
     let magic = kind.f_type.cast_unsigned() & 0xffff_ffff;
-    magic == SELINUX_MAGIC && !about.f_flag.contains(rustix::fs::StatVfsMountFlags::RDONLY)
+    let read_only = about.f_flag.contains(rustix::fs::StatVfsMountFlags::RDONLY);
+    magic == SELINUX_MAGIC && !read_only && !attribute::own().is_ok_and(|l| l == WITHOUT_POLICY)
 }
 
 /// Looks at the policy, whose own contexts for containers must be ones that the kernel knows.
