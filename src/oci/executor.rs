@@ -27,8 +27,8 @@ use super::selinux::attribute;
 /// Begins libcontainer's message where the program is not there; the caller takes it from there.
 pub(crate) const NOT_FOUND: &str = "carboy: program not found";
 
-/// Begins what is said of a program that SELinux does not let run with its label; what follows is the
-/// label that this process has.
+/// Begins what is said of a program that may not be run, where it was to have an SELinux label; what follows
+/// are the kernel's words, `: ` and the label that this process has.
 pub(crate) const NOT_LABELLED: &str = "carboy: not labelled: ";
 
 /// `_NSIG` (signal(7), "Real-time signals").
@@ -100,12 +100,14 @@ impl BundleExecutor {
         seccomp::install(&self.filters).map_err(|e| format!("install the seccomp filter: {e}"))?;
         match nix::unistd::execve(&program, &args, &env) {
             Err(Errno::ENOENT) => Err("its interpreter is missing".to_owned()),
-            // As EPERM where no_new_privs stands against it. A file that this process may not execute
-            // either is another matter.
-            Err(Errno::EACCES | Errno::EPERM) if own.is_some() && is_executable(&program) => {
-                Err(format!("{NOT_LABELLED}{}", own.unwrap_or_default()))
-            }
-            Err(e) => Err(e.desc().to_owned()),
+            Err(e) => Err(match (e, own) {
+                // SELinux may be why, or a script's interpreter; what this process may not execute either
+                // is another matter.
+                (Errno::EACCES | Errno::EPERM, Some(own)) if is_executable(&program) => {
+                    format!("{NOT_LABELLED}{}: {own}", e.desc())
+                }
+                _ => e.desc().to_owned(),
+            }),
         }
     }
 }

@@ -260,10 +260,12 @@ fn explain(
 
 fn not_runnable(container: &Container, program: &str, reason: String) -> RuntimeError {
     let (program, name) = (program.to_owned(), container.name.to_string());
-    match (reason.strip_prefix(NOT_LABELLED), &container.selinux) {
-        (Some(own), Some(labels)) => RuntimeError::NotLabelled {
+    let labelled = reason.strip_prefix(NOT_LABELLED).and_then(|said| said.split_once(": "));
+    match (labelled, &container.selinux) {
+        (Some((reason, own)), Some(labels)) => RuntimeError::NotLabelled {
             program,
             container: name,
+            reason: reason.to_owned(),
             label: labels.process.clone(),
             own: own.to_owned(),
         },

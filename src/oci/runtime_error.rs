@@ -127,15 +127,18 @@ pub enum RuntimeError {
         /// Why.
         reason: String,
     },
-    /// A program that SELinux does not let run with the container's label.
+    /// A program that may not be run, where it was to have the container's SELinux label.
     #[error(
-        "{program:?} cannot be run in container {container}: SELinux does not let {own} become {label}"
+        "{program:?} cannot be run in container {container}: {reason}; perhaps SELinux does not let \
+         {own} become {label} by it"
     )]
     NotLabelled {
         /// As asked for.
         program: String,
         /// The container.
         container: String,
+        /// What the kernel said.
+        reason: String,
         /// The container's label.
         label: String,
         /// The label of the process that was to become the program.

@@ -67,8 +67,10 @@ impl Classify for RuntimeError {
             ),
             Self::NotRunning { .. } => Some("`carboy up SLUG` starts it".to_owned()),
             Self::NotLabelled { .. } => Some(
-                "run carboy in a domain that the policy lets start containers (docs/hardening.md, \
-                 \"SELinux\"; the kernel's log has the denial), or use --security-opt label=disable"
+                "if it is SELinux the kernel's log has the denial (`avc:`): give a volume that holds the \
+                 program :z, run carboy in a domain that the policy lets start containers \
+                 (docs/hardening.md, \"SELinux\"), or use --security-opt label=disable; a script's \
+                 interpreter that may not be executed is answered in the same way"
                     .to_owned(),
             ),
             Self::Relabel { .. } => Some(
