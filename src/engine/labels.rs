@@ -52,8 +52,7 @@ impl Engine {
             false => None,
         };
         let labels = Labels::new(&defaults, &options, chosen);
-        launch::check_labels(&labels)?;
-        Ok(Labelling::On(labels))
+        Ok(Labelling::On(launch::known_labels(labels)?))
     }
 
     fn categories_for(&self, name: &ContainerName) -> Result<Pair, Error> {
@@ -121,6 +120,7 @@ mod tests {
         let selinux = Labels {
             process: format!("u:r:t:{}", pair.level()),
             file: format!("u:object_r:f:{}", pair.level()),
+            common: "u:object_r:f:s0".to_owned(),
             categories: is_chosen.then_some(pair),
         };
         let made = engine.presumed_container(&name, &slug, Ipv4Addr::UNSPECIFIED);
