@@ -8,7 +8,7 @@
 use std::collections::HashMap;
 use std::ffi::{CStr, CString, OsStr};
 use std::fs::File;
-use std::io::Write;
+use std::io::{self, Write};
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::PathBuf;
@@ -28,8 +28,8 @@ use super::selinux::attribute;
 pub(crate) const NOT_FOUND: &str = "carboy: program not found";
 
 /// Begins what is said of a program that may not be run, where it was to have an SELinux label; what follows
-/// are the kernel's words, `: ` and the label that this process has.
-pub(crate) const NOT_LABELLED: &str = "carboy: not labelled: ";
+/// are the kernel's error by its number, a space and the label that this process has.
+const NOT_LABELLED: &str = "carboy: not labelled: ";
 
 /// `_NSIG` (signal(7), "Real-time signals").
 const LAST_SIGNAL: libc::c_int = 64;
@@ -104,7 +104,7 @@ impl BundleExecutor {
                 // SELinux may be why, or a script's interpreter; what this process may not execute either
                 // is another matter.
                 (Errno::EACCES | Errno::EPERM, Some(own)) if is_executable(&program) => {
-                    format!("{NOT_LABELLED}{}: {own}", e.desc())
+                    not_labelled(e, &own)
                 }
                 _ => e.desc().to_owned(),
             }),
@@ -154,6 +154,17 @@ fn is_in_own_group(groups: &str) -> bool {
 
 fn is_executable(program: &CStr) -> bool {
     nix::unistd::access(program, nix::unistd::AccessFlags::X_OK).is_ok()
+}
+
+fn not_labelled(errno: Errno, own: &str) -> String {
+    format!("{NOT_LABELLED}{} {own}", errno as i32)
+}
+
+/// What an executor said of a program that was to have a label: the kernel's error, and the executor's own
+/// label. `None` if it said something else.
+pub(crate) fn refused_label(said: &str) -> Option<(io::Error, &str)> {
+    let (errno, own) = said.strip_prefix(NOT_LABELLED)?.split_once(' ')?;
+    Some((io::Error::from_raw_os_error(errno.parse().ok()?), own))
 }
 
 fn c_string(bytes: &[u8]) -> Result<CString, String> {
@@ -217,6 +228,14 @@ impl StartBarrier {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_refused_label_reads_back() {
+        let said = not_labelled(Errno::EACCES, "u:r:t:s0");
+        let (error, own) = refused_label(&said).unwrap();
+        assert_eq!((error.raw_os_error(), own), (Some(libc::EACCES), "u:r:t:s0"));
+        assert!(refused_label(NOT_FOUND).is_none());
+    }
 
     #[test]
     fn a_group_outside_of_the_namespace_is_not_the_own() {

@@ -129,20 +129,21 @@ pub enum RuntimeError {
     },
     /// A program that may not be run, where it was to have the container's SELinux label.
     #[error(
-        "{program:?} cannot be run in container {container}: {reason}; perhaps SELinux does not let \
-         {own} become {label} by it"
+        "{program:?} cannot be run in container {container}; perhaps SELinux does not let {own} become \
+         {label} by it"
     )]
     NotLabelled {
         /// As asked for.
         program: String,
         /// The container.
         container: String,
-        /// What the kernel said.
-        reason: String,
         /// The container's label.
         label: String,
         /// The label of the process that was to become the program.
         own: String,
+        /// What the kernel said.
+        #[source]
+        source: io::Error,
     },
     /// A file that could not be given an SELinux label.
     #[error("give {} the SELinux label {label}", path.display())]
