@@ -12,7 +12,7 @@ use oci_spec::image::ImageConfiguration;
 
 pub(crate) use self::error::LaunchError;
 use self::mounts::Mounts;
-pub(crate) use self::security::{check_labels, label_options, refuse_labels};
+pub(crate) use self::security::{known_labels, label_options, refuse_labels};
 use crate::config::Config;
 use crate::names::Slug;
 use crate::oci::health::Health;
@@ -100,8 +100,7 @@ pub(crate) fn container(
         Mounts::of(of_image, options, &name, &place, inherited)?;
     if let Some(source) = image.init.clone() {
         let destination = INIT_PATH.into();
-        // One program for all of them.
-        let relabel = Some(Relabel::Shared);
+        let relabel = matches!(place.selinux, Labelling::On(_)).then_some(Relabel::Common);
         volumes.push(Volume { source, destination, read_only: true, idmap: false, relabel });
         let init = [INIT_PATH, "init", "--"].map(str::to_owned);
         process.args.splice(0..0, init);
@@ -239,7 +238,7 @@ fn volume_list(container: &Container) -> String {
         let mode = if v.read_only { "ro" } else { "rw" };
         let idmap = if v.idmap { ",idmap" } else { "" };
         let label = match v.relabel {
-            None => "",
+            None | Some(Relabel::Common) => "",
             Some(Relabel::Shared) => ",z",
             Some(Relabel::Private) => ",Z",
         };
@@ -371,6 +370,19 @@ mod tests {
         assert!(env.contains(&format!("{DAEMONS_VARIABLE}=b")), "{env:?}");
         assert!(env.contains(&"CARBOY_SLUG=x".to_owned()), "{env:?}");
         assert_eq!(env.iter().filter(|e| e.starts_with("CARBOY_SLUG=")).count(), 1);
+    }
+
+    #[test]
+    fn labels_for_volumes_are_nothing_where_there_are_no_labels() {
+        let with = |volume: &str| {
+            let volumes = vec![volume.to_owned()];
+            made(&image(&[]), &LaunchOptions { volumes, ..LaunchOptions::default() })
+        };
+        let plain = with("/usr:/d");
+        for label in ["z", "Z"] {
+            let asked = with(&format!("/usr:/d:{label}"));
+            assert_eq!(differences(&plain, &asked), [""; 0], "{label}");
+        }
     }
 
     #[test]

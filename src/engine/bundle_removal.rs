@@ -115,7 +115,12 @@ impl Engine {
         Ok(resources)
     }
 
-    fn presumed_container(&self, name: &ContainerName, slug: &Slug, ip: Ipv4Addr) -> Container {
+    pub(super) fn presumed_container(
+        &self,
+        name: &ContainerName,
+        slug: &Slug,
+        ip: Ipv4Addr,
+    ) -> Container {
         Container {
             name: name.clone(),
             slug: slug.clone(),

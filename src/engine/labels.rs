@@ -52,8 +52,7 @@ impl Engine {
             false => None,
         };
         let labels = Labels::new(&defaults, &options, chosen);
-        launch::check_labels(&labels)?;
-        Ok(Labelling::On(labels))
+        Ok(Labelling::On(launch::known_labels(labels)?))
     }
 
     fn categories_for(&self, name: &ContainerName) -> Result<Pair, Error> {
@@ -85,6 +84,8 @@ impl Engine {
         self.claim_ids(container)?;
         if let Some(labels) = &mut container.selinux
             && let Some(pair) = labels.categories
+            // Somebody who asked for the same ones later may have them as well.
+            && !self.state.has_categories(pair, &container.name)?
             && self.state.categories_of_others(&container.name)?.contains(&pair)
         {
             *labels = labels.with(self.choose_categories(&container.name)?);
@@ -101,5 +102,55 @@ impl Engine {
             self.state.lease_categories(pair, name)?;
         }
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::Ipv4Addr;
+
+    use super::*;
+    use crate::config::Config;
+    use crate::names::Slug;
+
+    /// A container with the pair in its labels, chosen for it or asked for.
+    fn container(engine: &Engine, slug: &str, pair: Pair, is_chosen: bool) -> Container {
+        let slug = Slug::new(slug).unwrap();
+        let name = engine.config.prefix.container(&slug);
+        let selinux = Labels {
+            process: format!("u:r:t:{}", pair.level()),
+            file: format!("u:object_r:f:{}", pair.level()),
+            common: "u:object_r:f:s0".to_owned(),
+            categories: is_chosen.then_some(pair),
+        };
+        let made = engine.presumed_container(&name, &slug, Ipv4Addr::UNSPECIFIED);
+        Container { selinux: Some(selinux), ..made }
+    }
+
+    /// What a start does, and the pair that comes of it.
+    fn settle(engine: &Engine, container: &mut Container) -> Option<Pair> {
+        let claim = engine.claim(container).unwrap();
+        let own = Own::of(container);
+        engine.lease_own(&own, &container.name).unwrap();
+        drop(claim);
+        own.categories()
+    }
+
+    #[test]
+    fn a_bundle_keeps_its_categories_although_another_asks_for_them_too() {
+        let dir = tempfile::tempdir().unwrap();
+        let config = Config { state: dir.path().join("state"), ..Config::default() };
+        let engine = Engine::new(config);
+        let pair = Pair::parse("c1,c2").unwrap();
+        let mut first = container(&engine, "first", pair, true);
+        assert_eq!(settle(&engine, &mut first), Some(pair));
+        let mut second = container(&engine, "second", pair, false);
+        assert_eq!(settle(&engine, &mut second), Some(pair));
+        let before = first.clone();
+        assert_eq!(settle(&engine, &mut first), Some(pair));
+        assert_eq!(first, before);
+        // One that somebody was given since they were chosen for it gets others.
+        let mut late = container(&engine, "late", pair, true);
+        assert_ne!(settle(&engine, &mut late), Some(pair));
     }
 }

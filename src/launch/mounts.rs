@@ -66,16 +66,18 @@ impl Mounts {
             if idmap && userns.is_none() {
                 return Err(LaunchError::NothingToMap { path: source });
             }
-            // Where there is no SELinux asking for a label is no mistake: as with Docker.
-            if relabel.is_some() && place.selinux == Labelling::Unknown {
-                return Err(LaunchError::NoContainerLabels);
-            }
+            let relabel = match place.selinux {
+                Labelling::On(_) => relabel,
+                // Asking is no mistake there, as with Docker, and makes no other bundle.
+                Labelling::Off => None,
+                Labelling::Unknown if relabel.is_none() => None,
+                Labelling::Unknown => return Err(LaunchError::NoContainerLabels),
+            };
             let source = resolve(&source)?;
             if source == Path::new("/") {
                 return Err(VolumeError::HostRoot.into());
             }
-            let labelled = matches!(place.selinux, Labelling::On(_)) && relabel.is_some();
-            if labelled && places::is_refused(&source) {
+            if relabel.is_some() && places::is_refused(&source) {
                 return Err(LaunchError::RefusedRelabel { path: source });
             }
             volumes.push(Volume { source, destination, read_only, idmap, relabel });

@@ -49,15 +49,15 @@ pub(crate) fn refuse_labels(options: &LabelOptions) -> Result<(), LaunchError> {
     }
 }
 
-/// Refuses labels that the host's policy does not know.
+/// The labels as the kernel writes them.
 ///
 /// # Errors
-/// [`LaunchError::UnknownLabel`].
-pub(crate) fn check_labels(labels: &Labels) -> Result<(), LaunchError> {
-    match [&labels.process, &labels.file].into_iter().find(|label| !host::knows(label)) {
-        Some(label) => Err(LaunchError::UnknownLabel { label: label.clone() }),
-        None => Ok(()),
-    }
+/// [`LaunchError::UnknownLabel`] for one that the host's policy does not know.
+pub(crate) fn known_labels(labels: Labels) -> Result<Labels, LaunchError> {
+    let Labels { process, file, common, categories } = labels;
+    let known = |label: String| host::canonical(&label).ok_or(LaunchError::UnknownLabel { label });
+    let (process, file, common) = (known(process)?, known(file)?, known(common)?);
+    Ok(Labels { process, file, common, categories })
 }
 
 /// Rights over a network namespace that the host owns: a container with a user namespace of its own

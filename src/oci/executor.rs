@@ -8,7 +8,7 @@
 use std::collections::HashMap;
 use std::ffi::{CStr, CString, OsStr};
 use std::fs::File;
-use std::io::Write;
+use std::io::{self, Write};
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::PathBuf;
@@ -27,9 +27,9 @@ use super::selinux::attribute;
 /// Begins libcontainer's message where the program is not there; the caller takes it from there.
 pub(crate) const NOT_FOUND: &str = "carboy: program not found";
 
-/// Begins what is said of a program that SELinux does not let run with its label; what follows is the
-/// label that this process has.
-pub(crate) const NOT_LABELLED: &str = "carboy: not labelled: ";
+/// Begins what is said of a program that may not be run, where it was to have an SELinux label; what follows
+/// are the kernel's error by its number, a space and the label that this process has.
+const NOT_LABELLED: &str = "carboy: not labelled: ";
 
 /// `_NSIG` (signal(7), "Real-time signals").
 const LAST_SIGNAL: libc::c_int = 64;
@@ -100,12 +100,14 @@ impl BundleExecutor {
         seccomp::install(&self.filters).map_err(|e| format!("install the seccomp filter: {e}"))?;
         match nix::unistd::execve(&program, &args, &env) {
             Err(Errno::ENOENT) => Err("its interpreter is missing".to_owned()),
-            // As EPERM where no_new_privs stands against it. A file that this process may not execute
-            // either is another matter.
-            Err(Errno::EACCES | Errno::EPERM) if own.is_some() && is_executable(&program) => {
-                Err(format!("{NOT_LABELLED}{}", own.unwrap_or_default()))
-            }
-            Err(e) => Err(e.desc().to_owned()),
+            Err(e) => Err(match (e, own) {
+                // SELinux may be why, or a script's interpreter; what this process may not execute either
+                // is another matter.
+                (Errno::EACCES | Errno::EPERM, Some(own)) if is_executable(&program) => {
+                    not_labelled(e, &own)
+                }
+                _ => e.desc().to_owned(),
+            }),
         }
     }
 }
@@ -152,6 +154,17 @@ fn is_in_own_group(groups: &str) -> bool {
 
 fn is_executable(program: &CStr) -> bool {
     nix::unistd::access(program, nix::unistd::AccessFlags::X_OK).is_ok()
+}
+
+fn not_labelled(errno: Errno, own: &str) -> String {
+    format!("{NOT_LABELLED}{} {own}", errno as i32)
+}
+
+/// What an executor said of a program that was to have a label: the kernel's error, and the executor's own
+/// label. `None` if it said something else.
+pub(crate) fn refused_label(said: &str) -> Option<(io::Error, &str)> {
+    let (errno, own) = said.strip_prefix(NOT_LABELLED)?.split_once(' ')?;
+    Some((io::Error::from_raw_os_error(errno.parse().ok()?), own))
 }
 
 fn c_string(bytes: &[u8]) -> Result<CString, String> {
@@ -215,6 +228,14 @@ impl StartBarrier {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_refused_label_reads_back() {
+        let said = not_labelled(Errno::EACCES, "u:r:t:s0");
+        let (error, own) = refused_label(&said).unwrap();
+        assert_eq!((error.raw_os_error(), own), (Some(libc::EACCES), "u:r:t:s0"));
+        assert!(refused_label(NOT_FOUND).is_none());
+    }
 
     #[test]
     fn a_group_outside_of_the_namespace_is_not_the_own() {

@@ -8,7 +8,7 @@ use libcontainer::container::builder::ContainerBuilder;
 use libcontainer::oci_spec::runtime::{Process, Spec};
 use libcontainer::syscall::syscall::SyscallType;
 
-use super::executor::{BundleExecutor, NOT_FOUND, NOT_LABELLED, StartBarrier};
+use super::executor::{BundleExecutor, NOT_FOUND, StartBarrier, refused_label};
 use super::namespaces::{self, Entrance, Visit};
 use super::rootfs::Rootfs;
 use super::runtime_error::RuntimeError;
@@ -260,12 +260,13 @@ fn explain(
 
 fn not_runnable(container: &Container, program: &str, reason: String) -> RuntimeError {
     let (program, name) = (program.to_owned(), container.name.to_string());
-    match (reason.strip_prefix(NOT_LABELLED), &container.selinux) {
-        (Some(own), Some(labels)) => RuntimeError::NotLabelled {
+    match (refused_label(&reason), &container.selinux) {
+        (Some((source, own)), Some(labels)) => RuntimeError::NotLabelled {
             program,
             container: name,
             label: labels.process.clone(),
             own: own.to_owned(),
+            source,
         },
         _ if reason == NOT_FOUND => RuntimeError::ProgramNotFound { program, container: name },
         _ => RuntimeError::ProgramNotRunnable { program, container: name, reason },

@@ -122,7 +122,7 @@ pub struct Volume {
     /// Its files' owners are seen as the same ids inside, where the container has ids of its own.
     #[serde(default)]
     pub idmap: bool,
-    /// The SELinux label its files are given, where the container has labels.
+    /// The SELinux label its files are given; none where the container has none.
     #[serde(default)]
     pub relabel: Option<Relabel>,
 }

@@ -16,6 +16,8 @@ pub enum Relabel {
     Shared,
     /// The bundle's own (`Z`).
     Private,
+    /// The one that carboy's own programs have in all bundles (`--init`).
+    Common,
 }
 
 /// A volume as asked for: the source is absolute but may still hold symbolic links.

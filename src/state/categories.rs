@@ -38,6 +38,19 @@ impl State {
         }
     }
 
+    /// Whether it is noted that the container has the pair.
+    ///
+    /// # Errors
+    /// What the file system said.
+    pub fn has_categories(
+        &self,
+        pair: Pair,
+        container: &ContainerName,
+    ) -> Result<bool, StateError> {
+        let path = self.categories_dir().join(format!("{pair}@{container}"));
+        Ok(path.try_exists().at("look for", &path)?)
+    }
+
     /// The pairs of all other containers.
     ///
     /// # Errors
@@ -79,7 +92,10 @@ mod tests {
         }
         assert_eq!(state.categories_of_others(&one).unwrap(), [second]);
         assert_eq!(state.categories_of_others(&two).unwrap(), [first]);
+        assert!(state.has_categories(first, &one).unwrap());
+        assert!(!state.has_categories(first, &two).unwrap());
         state.forget_categories(&one).unwrap();
+        assert!(!state.has_categories(first, &one).unwrap());
         assert_eq!(state.categories_of_others(&two).unwrap(), []);
         state.forget_categories(&two).unwrap();
         state.tidy().unwrap();

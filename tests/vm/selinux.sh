@@ -129,7 +129,55 @@ run free 'cat /plain/file'
 "$carboy" down level
 denied "$carboy" up no --image trial:1 --security-opt label=type:nonsense_t
 denied "$carboy" up no --image trial:1 -v /etc:/x:z
+# Where a link leads to one.
+denied "$carboy" up no --image trial:1 -v /sbin:/x:z
 denied "$carboy" inspect no
+
+# One that asked for the categories of another has its volume; that one stays what it is.
+"$carboy" up guest --image trial:1 --security-opt "label=level:${file##*:container_file_t:}" -v "$trial/private:/private"
+run guest 'cat /private/file'
+[[ $("$carboy" --json up one --image trial:1 "${volumes[@]}" --secret "token=/tmp/secret" --tmpfs /cache \
+    --health-cmd 'cat /shared/file' --health-interval 2s) == *'"changed":false'* ]]
+[[ $(labels one | grep :container_t:) == "$process" ]]
+[[ $(run one 'cat /proc/self/attr/current' | tr -d '\0') == "$process" ]]
+"$carboy" down guest
+
+# A label in other words than the kernel's: a file that has it is not labelled again.
+echo deep >"$trial/deep/file"
+words=(up words --image trial:1 --security-opt label=level:s0:c3,c2,c1 -v "$trial/deep:/deep:Z")
+"$carboy" "${words[@]}"
+[[ $(labels words) == *:container_t:s0:c1.c3* ]]
+[[ $(stat -c %C "$trial/deep/file") == *:container_file_t:s0:c1.c3 ]]
+changed=$(stat -c %z "$trial/deep/file")
+[[ $("$carboy" --json "${words[@]}") == *'"changed":false'* ]]
+"$carboy" restart words
+run words 'cat /deep/file'
+[[ $(stat -c %z "$trial/deep/file") == "$changed" ]]
+# A tree that no path can name the end of does not stand in the way of a start.
+perl -e 'chdir shift; for (1 .. 40) { mkdir "d" x 200; chdir "d" x 200 or die }' "$trial/deep"
+"$carboy" restart words
+run words 'cat /deep/file && ls /deep/d*'
+[[ $(stat -c %C "$trial"/deep/d*) == *:container_file_t:s0:c1.c3 ]]
+"$carboy" down words
+
+# The program of --init is one for all, whatever a bundle asks for.
+"$carboy" up common --image trial:1 --init
+program=/proc/$(field common pid)/root/.carboy-init
+[[ $(stat -c %C "$program") == "$shared" ]]
+"$carboy" up other --image trial:1 --init --security-opt label=filetype:container_ro_file_t || true
+[[ $(stat -c %C "$program") == "$shared" ]]
+"$carboy" down other common
+
+# A program that the policy does not let be one: nothing is claimed, and it is told what may help.
+chmod 755 "$trial/plain"
+cp "$trial/image/bin/busybox" "$trial/plain/sleep"
+said=$(denied "$carboy" up no --image trial:1 -v "$trial/plain:/plain" --entrypoint /plain/sleep 2>&1)
+[[ $said == *'perhaps SELinux does not let'*':z'* ]]
+denied "$carboy" inspect no
+printf '#!/nothing\n' >"$trial/shared/script"
+chmod 755 "$trial/shared/script"
+said=$(denied "$carboy" exec one -- /shared/script 2>&1)
+[[ $said != *SELinux* ]]
 
 # --- a monitor that was killed, a terminal ----------------------------------------------------------------------
 

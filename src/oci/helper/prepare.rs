@@ -83,6 +83,7 @@ fn label_volumes(container: &Container) -> Result<(), RuntimeError> {
             None => continue,
             Some(Relabel::Shared) => labels.shared(),
             Some(Relabel::Private) => labels.file.clone(),
+            Some(Relabel::Common) => labels.common.clone(),
         };
         relabel::relabel(source, &label).map_err(|(path, source)| RuntimeError::Relabel {
             path,

@@ -204,6 +204,7 @@ fn file_systems_that_can_be_given_a_label_get_it() {
     container.selinux = Some(Labels {
         process: "system_u:system_r:container_t:s0:c1,c2".into(),
         file: "system_u:object_r:container_file_t:s0:c1,c2".into(),
+        common: "system_u:object_r:container_file_t:s0".into(),
         categories: Pair::parse("c1,c2"),
     });
     container.tmpfs = vec![crate::oci::tmpfs::parse("/cache").unwrap()];

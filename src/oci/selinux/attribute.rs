@@ -44,27 +44,26 @@ fn open_own(name: &str, flags: OFlags) -> io::Result<File> {
     Ok(File::from(file))
 }
 
-/// Labels what is open, a handle that can only be looked at (`O_PATH`) included, and says whether
-/// that changed anything. What cannot have a label is left as it is.
+/// Labels what is open, a handle that can only be looked at (`O_PATH`) included. What has the label is not
+/// written to, and what cannot have one is left as it is.
 ///
 /// # Errors
 /// What the kernel said.
-pub(crate) fn label(fd: &impl AsFd, label: &str) -> io::Result<bool> {
+pub(crate) fn label(fd: &impl AsFd, label: &str) -> io::Result<()> {
     // By way of `/proc`, for the calls that take a descriptor take no such handle. It leads to what is
     // open, and is not followed further if that is a symbolic link.
     let path = format!("/proc/self/fd/{}", fd.as_fd().as_raw_fd());
     let mut has = [0; 4096];
     match rustix::fs::getxattr(&path, NAME, &mut has) {
-        Ok(length) if without_nul(&has[..length]) == label.as_bytes() => return Ok(false),
-        Err(Errno::NOTSUP) => return Ok(false),
+        Ok(length) if without_nul(&has[..length]) == label.as_bytes() => return Ok(()),
+        Err(Errno::NOTSUP) => return Ok(()),
         // One without a label, or with one that is longer than any of ours.
         Ok(_) | Err(Errno::NODATA | Errno::RANGE) => {}
         Err(e) => return Err(e.into()),
     }
     let value = [label.as_bytes(), b"\0"].concat();
     match rustix::fs::setxattr(&path, NAME, &value, XattrFlags::empty()) {
-        Ok(()) => Ok(true),
-        Err(Errno::NOTSUP) => Ok(false),
+        Ok(()) | Err(Errno::NOTSUP) => Ok(()),
         Err(e) => Err(e.into()),
     }
 }

@@ -24,6 +24,12 @@ impl Context {
         let sound = names && level.as_deref().is_none_or(is_level);
         sound.then_some(Self { user, role, kind, level })
     }
+
+    /// The same without categories.
+    fn without_categories(self) -> Self {
+        let level = self.level.map(|_| "s0".to_owned());
+        Self { level, ..self }
+    }
 }
 
 impl std::fmt::Display for Context {
@@ -104,6 +110,8 @@ pub struct Labels {
     pub process: String,
     /// Of its files.
     pub file: String,
+    /// Of carboy's own programs in it, which are there in all bundles: the policy's, whatever is asked for.
+    pub common: String,
     /// The categories that carboy chose for it; none if its level was asked for.
     pub categories: Option<Pair>,
 }
@@ -112,6 +120,7 @@ impl Labels {
     /// The labels that `options` make of the policy's, with the categories that were chosen.
     pub fn new(defaults: &Defaults, options: &LabelOptions, chosen: Option<Pair>) -> Self {
         let Defaults { mut process, mut file, .. } = defaults.clone();
+        let common = file.clone().without_categories().to_string();
         let given = |part: &mut String, value: &Option<String>| {
             value.iter().for_each(|value| part.clone_from(value));
         };
@@ -126,7 +135,8 @@ impl Labels {
         given(&mut process.role, &options.role);
         given(&mut process.kind, &options.kind);
         given(&mut file.kind, &options.file_kind);
-        Self { process: process.to_string(), file: file.to_string(), categories: chosen }
+        let (process, file) = (process.to_string(), file.to_string());
+        Self { process, file, common, categories: chosen }
     }
 
     /// The same with other categories.
@@ -136,16 +146,14 @@ impl Labels {
             None => text.to_owned(),
         };
         let (process, file) = (relabelled(&self.process), relabelled(&self.file));
-        Self { process, file, categories: Some(pair) }
+        Self { process, file, common: self.common.clone(), categories: Some(pair) }
     }
 
     /// The label of files that all bundles may use.
     pub fn shared(&self) -> String {
         match Context::parse(&self.file) {
-            Some(context) if context.level.is_some() => {
-                Context { level: Some("s0".to_owned()), ..context }.to_string()
-            }
-            _ => self.file.clone(),
+            Some(context) => context.without_categories().to_string(),
+            None => self.file.clone(),
         }
     }
 
@@ -233,6 +241,7 @@ ro_file = "system_u:object_r:container_ro_file_t:s0"
         assert_eq!(labels.process, "system_u:system_r:container_t:s0:c3,c9");
         assert_eq!(labels.file, "system_u:object_r:container_file_t:s0:c3,c9");
         assert_eq!(labels.shared(), "system_u:object_r:container_file_t:s0");
+        assert_eq!(labels.common, labels.shared());
         assert_eq!((labels.pair(), labels.categories), (pair, pair));
         let other = labels.with(Pair::parse("c1,c2").unwrap());
         assert_eq!(other.process, "system_u:system_r:container_t:s0:c1,c2");
@@ -245,7 +254,10 @@ ro_file = "system_u:object_r:container_ro_file_t:s0"
         let labels =
             Labels::new(&Defaults { process, file, levels: false }, &options(&["type:x"]), None);
         assert_eq!(labels.process, "u:r:x");
-        assert_eq!(labels.shared(), "u:object_r:f");
+        assert_eq!(
+            (labels.shared(), labels.common.as_str()),
+            ("u:object_r:f".into(), "u:object_r:f")
+        );
         assert_eq!(labels.pair(), None);
     }
 
@@ -268,6 +280,8 @@ ro_file = "system_u:object_r:container_ro_file_t:s0"
         let labels = Labels::new(&defaults(), &asked, None);
         assert_eq!(labels.process, "staff_u:staff_r:spc_t:s0:c5,c6");
         assert_eq!(labels.file, "staff_u:object_r:svirt_t:s0:c5,c6");
+        assert_eq!(labels.shared(), "staff_u:object_r:svirt_t:s0");
+        assert_eq!(labels.common, "system_u:object_r:container_file_t:s0");
         assert_eq!((labels.pair(), labels.categories), (Pair::parse("c5,c6"), None));
         let disabled = options(&["disable"]);
         assert!(disabled.disable && !disabled.asks() && disabled.leaves_level());

@@ -1,15 +1,18 @@
 //! Whether the host has SELinux, and what its policy has for containers.
 
 use std::fs::{self, OpenOptions};
-use std::io::{self, Write};
+use std::io::{self, Read, Write};
 use std::path::{Path, PathBuf};
 
-use super::context::{Defaults, of_containers, policy_name};
+use super::attribute;
+use super::context::{Context, Defaults, of_containers, policy_name};
 
 /// Where every distribution mounts it.
 const SELINUXFS: &str = "/sys/fs/selinux";
 /// `linux/magic.h`.
 const SELINUX_MAGIC: u64 = 0xf97c_ff8c;
+/// The label of every process until a policy is loaded (`security_sid_to_context` of the kernel).
+const WITHOUT_POLICY: &str = "kernel";
 /// Says which policy is the host's.
 const CONFIG: &str = "/etc/selinux/config";
 
@@ -29,13 +32,14 @@ pub enum Policy {
 }
 
 /// Whether SELinux is on. As libselinux has it, a `selinuxfs` that is mounted read-only is that of a
-/// container, which is to take SELinux for off.
+/// container, which is to take SELinux for off. So is one that has no policy yet, and would take any label.
 pub fn is_enabled() -> bool {
     let Ok(about) = rustix::fs::statvfs(SELINUXFS) else { return false };
     let Ok(kind) = rustix::fs::statfs(SELINUXFS) else { return false };
     // The field is signed, and 32 bits wide on some architectures.
     let magic = kind.f_type.cast_unsigned() & 0xffff_ffff;
-    magic == SELINUX_MAGIC && !about.f_flag.contains(rustix::fs::StatVfsMountFlags::RDONLY)
+    let read_only = about.f_flag.contains(rustix::fs::StatVfsMountFlags::RDONLY);
+    magic == SELINUX_MAGIC && !read_only && !attribute::own().is_ok_and(|l| l == WITHOUT_POLICY)
 }
 
 /// Looks at the policy, whose own contexts for containers must be ones that the kernel knows.
@@ -57,7 +61,7 @@ fn defaults() -> Option<Defaults> {
         let (process, file) = of_containers(&fs::read_to_string(path).ok()?)?;
         Some(Defaults { process, file, levels })
     });
-    contexts.find(|found| knows(&found.process.to_string()) && knows(&found.file.to_string()))
+    contexts.find(|found| knows(&found.process) && knows(&found.file))
 }
 
 /// Where the policy itself has its contexts for containers (selinux_lxc_contexts_path(3)).
@@ -67,12 +71,26 @@ fn lxc_contexts() -> Option<PathBuf> {
     Some(Path::new("/etc/selinux").join(name).join("contexts/lxc_contexts"))
 }
 
-/// Whether the loaded policy has this context. Where the kernel does not say it may have.
-pub fn knows(context: &str) -> bool {
-    let asked = OpenOptions::new()
-        .read(true)
-        .write(true)
-        .open(Path::new(SELINUXFS).join("context"))
-        .and_then(|mut file| file.write_all(context.as_bytes()));
-    !asked.is_err_and(|e| e.kind() == io::ErrorKind::InvalidInput)
+fn knows(context: &Context) -> bool {
+    canonical(&context.to_string()).is_some()
+}
+
+/// A context as the kernel writes it (`s0:c1.c3` for `s0:c1,c2,c3`), which is how files are found to have
+/// it; `None` if the loaded policy does not have it. Where the kernel does not say, as it was given.
+pub fn canonical(context: &str) -> Option<String> {
+    match ask(context) {
+        Ok(answer) => Some(answer),
+        Err(e) if e.kind() == io::ErrorKind::InvalidInput => None,
+        Err(_) => Some(context.to_owned()),
+    }
+}
+
+/// The kernel's answer to a context (security_canonicalize_context(3)).
+fn ask(context: &str) -> io::Result<String> {
+    let path = Path::new(SELINUXFS).join("context");
+    let mut file = OpenOptions::new().read(true).write(true).open(path)?;
+    file.write_all(context.as_bytes())?;
+    let mut answer = String::new();
+    file.read_to_string(&mut answer)?;
+    Ok(answer.trim_end_matches('\0').to_owned())
 }

@@ -57,6 +57,24 @@ fn volumes_bring_no_devices_and_no_privileges() {
 }
 
 #[test]
+fn a_label_for_a_volume_makes_no_other_bundle_where_there_are_no_labels() {
+    let host = host_with_image();
+    let volume = format!("{}:/d", host.dir().join("shared").display());
+    let disable = ["--security-opt", "label=disable"];
+    for flags in [&[][..], &disable] {
+        let with = |label: &str| {
+            let volume = format!("{volume}{label}");
+            up_busybox(&host, &[&["--init", "-v", &volume], flags].concat(), &[])
+        };
+        assert_eq!(with("")["changed"], true, "{flags:?}");
+        for label in [":z", ":Z", ""] {
+            assert_eq!(with(label)["changed"], false, "{label} {flags:?}");
+        }
+        down(&host, "demo");
+    }
+}
+
+#[test]
 fn what_cannot_be_mounted_is_refused_and_nothing_stays() {
     let host = host_with_image();
     let shared = host.dir().join("shared").display().to_string();
