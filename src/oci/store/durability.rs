@@ -15,15 +15,6 @@ use crate::oci::error::StoreError;
 /// Random, and another one with each boot (random(4)).
 const BOOT_ID: &str = "/proc/sys/kernel/random/boot_id";
 
-/// Whether a load waits for the unpacked layers to be on disk.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Wait {
-    /// They are marked with the running boot.
-    No,
-    /// They outlive it.
-    Yes,
-}
-
 /// The boot that is running; `None` if the kernel does not tell.
 pub(super) fn this_boot() -> Option<String> {
     let text = fs::read_to_string(BOOT_ID).ok()?;

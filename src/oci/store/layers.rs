@@ -10,8 +10,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use rustix::fs::{Advice, FileType};
 
-use super::durability::{self, Wait};
-use super::{DIFF, LAYERS, LayerRecord, Store, files};
+use super::{DIFF, LAYERS, LayerRecord, Store, durability, files};
 use crate::oci::bounded::{self, Bounded};
 use crate::oci::digest::Digest;
 use crate::oci::error::StoreError;
@@ -33,16 +32,21 @@ struct Staged {
 impl Store {
     /// Unpacks the layers that are missing and keeps the blobs that are; returns whether there was
     /// any. All of them are checked before the first is given its name, and the blobs are on disk;
-    /// the layers as `wait` says. Needs the lock.
+    /// the layers are waited for if another boot has lost one. Needs the lock.
     pub(super) fn add_layers(
         &self,
         contents: &Contents,
         image: &Candidate,
-        wait: Wait,
         notes: &mut Vec<String>,
     ) -> Result<bool, StoreError> {
-        // A kernel that does not tell its boots apart is waited for.
-        let boot = if wait == Wait::No { durability::this_boot() } else { None };
+        // Without it they are waited for: where the kernel does not tell its boots apart, and where a
+        // layer was lost, for once is enough.
+        let mut boot = durability::this_boot();
+        for id in chain(image) {
+            if self.layer_record(&id)?.is_some_and(|record| !record.is_whole()) {
+                boot = None;
+            }
+        }
         let mut staged = Staged::default();
         // The topmost first, as a path is looked up.
         let mut below: Vec<OwnedFd> = Vec::new();

@@ -4,7 +4,6 @@ use std::os::fd::OwnedFd;
 
 use serde::Serialize;
 
-use super::durability::Wait;
 use super::layers::chain;
 use super::{BLOBS, Image, LAYERS, LOCK, MANIFESTS, Store, files};
 use crate::oci::digest::Digest;
@@ -104,7 +103,7 @@ impl Store {
             return Err(incomplete);
         }
         let _lock = self.begin()?;
-        match self.add_layers_or_none(&contents, &image, Wait::Yes, &mut Vec::new()) {
+        match self.add_layers_or_none(&contents, &image, &mut Vec::new()) {
             Err(StoreError::DigestMismatch { want, found, .. }) => {
                 let path = self.blob_path(&want);
                 files::remove_file(&path)?;
@@ -125,10 +124,9 @@ impl Store {
         &self,
         contents: &Contents,
         image: &Candidate,
-        wait: Wait,
         notes: &mut Vec<String>,
     ) -> Result<bool, StoreError> {
-        let added = self.add_layers(contents, image, wait, notes);
+        let added = self.add_layers(contents, image, notes);
         if added.is_err() {
             // The next load would do it, too; the error at hand says more than one from here.
             files::empty(&self.staging()).unwrap_or_default();
@@ -179,7 +177,7 @@ impl Store {
     ) -> Result<Vec<Loaded>, StoreError> {
         let _lock = self.begin()?;
         let mut notes = Vec::new();
-        let mut changed = self.add_layers_or_none(contents, image, Wait::No, &mut notes)?;
+        let mut changed = self.add_layers_or_none(contents, image, &mut notes)?;
         let Some((digest, manifest)) = self.known(image)? else {
             return Err(StoreError::Incomplete {
                 name: label(image),

@@ -75,6 +75,7 @@ fn a_load_mends_what_was_lost() {
     lose_power(&records(&store, "t")[0]);
     assert!(store.load(&source, None).unwrap()[0].changed);
     assert!(store.resolve("t").is_ok());
+    assert_eq!(mark(&records(&store, "t")[0]), None, "the next boot would lose it again");
 }
 
 #[test]
