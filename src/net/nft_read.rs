@@ -1,7 +1,7 @@
 //! What nf_tables has: elements with their counters, chains and rules.
 
-use netlink_packet_core::NetlinkPayload;
 use netlink_packet_core::{NLA_HEADER_SIZE, NLM_F_ACK, NLM_F_DUMP, NlaBuffer, NlasIterator};
+use netlink_packet_core::{NetlinkPayload, Parseable};
 use netlink_packet_netfilter::NetfilterMessageInner;
 use netlink_packet_netfilter::nftables::{
     ChainAttribute, ChainMessage, Hook, NfTablesMessage, RuleAttribute, RuleMessage,
@@ -15,6 +15,9 @@ use crate::net::nft::{self, comment, element_message, message};
 use crate::net::nft_expr;
 use crate::net::nft_socket::{self, Connection, Message};
 use crate::net::ruleset::{Element, Expression, Family, Rule, TABLE, Way};
+
+/// `NFNL_SUBSYS_NFTABLES` and `NFT_MSG_NEWRULE`.
+const NEW_RULE: u16 = 10 << 8 | 6;
 
 /// `NFNL_SUBSYS_NFTABLES` and `NFT_MSG_NEWSETELEM`.
 const NEW_SET_ELEMENT: u16 = 10 << 8 | 12;
@@ -207,12 +210,16 @@ impl Reader {
         let attributes =
             vec![RuleAttribute::Table(TABLE.to_owned()), RuleAttribute::Chain(chain.to_owned())];
         let get = NfTablesMessage::GetRule(RuleMessage { attributes });
-        let messages = self.query(of, get, NLM_F_DUMP)?.unwrap_or_default();
-        let rules = messages.into_iter().filter_map(|message| match message {
-            NfTablesMessage::NewRule(RuleMessage { attributes }) => Some(seen_rule(attributes)),
-            _ => None,
-        });
-        Ok(rules.collect())
+        let request = message(nft::family(of), 0, get, NLM_F_DUMP);
+        let mut rules = Vec::new();
+        for raw in self.connection.exchange_raw(&self.object, "read", vec![request])? {
+            if nft_socket::kind_of(&raw) == Some(NEW_RULE) {
+                rules.push(seen_rule(&raw));
+            } else if self.is_missing(&nft_socket::parse(&self.object, &raw)?)? {
+                return Ok(Vec::new());
+            }
+        }
+        Ok(rules)
     }
 
     /// The names of all chains of the table.
@@ -337,16 +344,19 @@ fn hook_numbers(values: &[Hook]) -> (u32, i32) {
     (number, priority)
 }
 
-fn seen_rule(attributes: Vec<RuleAttribute>) -> SeenRule {
-    let mut rule = SeenRule { comment: Vec::new(), expressions: Vec::new() };
-    for attribute in attributes {
-        match attribute {
-            RuleAttribute::UserData(data) => rule.comment = data,
-            RuleAttribute::Expressions(listed) => rule.expressions = nft_expr::decode(&listed),
-            _ => {}
-        }
+/// Leaves the crate the single expressions: it writes down the whole rule for each of them, for an
+/// error that does not happen. One that it does not understand is missing, as no rule of ours has it.
+fn seen_rule(answer: &[u8]) -> SeenRule {
+    const EXPRESSIONS: u16 = 4;
+    const USER_DATA: u16 = 7;
+    let attributes = answer.get(HEADERS..).unwrap_or_default();
+    let listed = inside(attributes, &[EXPRESSIONS]).unwrap_or_default();
+    let listed = NlasIterator::new(listed).filter_map(Result::ok);
+    let listed: Vec<_> = listed.filter_map(|each| nft_expr::Listed::parse(&each).ok()).collect();
+    SeenRule {
+        comment: inside(attributes, &[USER_DATA]).unwrap_or_default().to_vec(),
+        expressions: nft_expr::decode(&listed),
     }
-    rule
 }
 
 #[cfg(test)]
