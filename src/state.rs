@@ -17,6 +17,7 @@
 mod categories;
 mod ids;
 mod leases;
+mod shares;
 #[cfg(test)]
 mod tests;
 

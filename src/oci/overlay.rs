@@ -75,13 +75,70 @@ impl Overlay<'_> {
     /// Joins the layers, the lowest first in `layers`, and mounts the result.
     fn join(&self, layers: &[PathBuf], storage: &Path) -> Result<(), Errno> {
         let (upper, work) = (storage.join("upper"), storage.join("work"));
-        match join_by_parts(layers, &upper, &work, self.target, self.label) {
+        match self.join_by_parts(layers, &upper, &work) {
             // Linux before 6.5 knows no `lowerdir+`.
-            Err(Errno::INVAL) => {
-                join_by_option_string(layers, &upper, &work, self.target, self.label)
-            }
+            Err(Errno::INVAL) => self.join_by_option_string(layers, &upper, &work),
             other => other,
         }
+    }
+
+    /// One message for each layer: no limit on their number but the kernel's own of 500.
+    fn join_by_parts(&self, layers: &[PathBuf], upper: &Path, work: &Path) -> Result<(), Errno> {
+        let fs = fsopen("overlay", FsOpenFlags::FSOPEN_CLOEXEC)?;
+        for layer in layers.iter().rev() {
+            fsconfig_set_string(&fs, "lowerdir+", layer)?;
+        }
+        fsconfig_set_string(&fs, "upperdir", upper)?;
+        fsconfig_set_string(&fs, "workdir", work)?;
+        // The writable layer goes with the container: nothing in it has to survive a power cut, and
+        // unmounting need not wait for the disk.
+        fsconfig_set_flag(&fs, "volatile")?;
+        if let Some(label) = self.label {
+            fsconfig_set_string(&fs, "context", label)?;
+        }
+        fsconfig_create(&fs)?;
+        let mount = fsmount(
+            &fs,
+            FsMountFlags::FSMOUNT_CLOEXEC,
+            MountAttrFlags::MOUNT_ATTR_NODEV | MountAttrFlags::MOUNT_ATTR_NOSUID,
+        )?;
+        move_mount(mount, "", CWD, self.target, MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH)
+    }
+
+    /// All in one string of at most a page. Paths too long for that are named by descriptors, which makes
+    /// room for some 220 layers.
+    fn join_by_option_string(
+        &self,
+        layers: &[PathBuf],
+        upper: &Path,
+        work: &Path,
+    ) -> Result<(), Errno> {
+        // The kernel takes one byte less, and so much of a longer string without a word (mount(2)).
+        const PAGE: usize = 4_096;
+        let mut options = option_string(layers, upper, work, self.label);
+        // Until the kernel has opened them itself.
+        let mut opened = Vec::new();
+        if options.len() >= PAGE {
+            let mut names = Vec::new();
+            for layer in layers {
+                let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+                let directory = rustix::fs::open(layer, flags, Mode::empty())?;
+                names.push(PathBuf::from(format!("/proc/self/fd/{}", directory.as_raw_fd())));
+                opened.push(directory);
+            }
+            options = option_string(&names, upper, work, self.label);
+        }
+        if options.len() >= PAGE {
+            return Err(Errno::TOOBIG);
+        }
+        let options = std::ffi::CString::new(options).map_err(|_| Errno::INVAL)?;
+        rustix::mount::mount(
+            "overlay",
+            self.target,
+            "overlay",
+            MountFlags::NODEV | MountFlags::NOSUID,
+            Some(options.as_c_str()),
+        )
     }
 
     fn failed(&self, error: Errno) -> RuntimeError {
@@ -144,72 +201,6 @@ fn retry_while_busy(mut mount: impl FnMut() -> Result<(), Errno>) -> Result<(), 
             other => return other,
         }
     }
-}
-
-/// One message for each layer: no limit on their number but the kernel's own of 500.
-fn join_by_parts(
-    layers: &[PathBuf],
-    upper: &Path,
-    work: &Path,
-    target: &Path,
-    label: Option<&str>,
-) -> Result<(), Errno> {
-    let fs = fsopen("overlay", FsOpenFlags::FSOPEN_CLOEXEC)?;
-    for layer in layers.iter().rev() {
-        fsconfig_set_string(&fs, "lowerdir+", layer)?;
-    }
-    fsconfig_set_string(&fs, "upperdir", upper)?;
-    fsconfig_set_string(&fs, "workdir", work)?;
-    // The writable layer goes with the container: nothing in it has to survive a power cut, and
-    // unmounting need not wait for the disk.
-    fsconfig_set_flag(&fs, "volatile")?;
-    if let Some(label) = label {
-        fsconfig_set_string(&fs, "context", label)?;
-    }
-    fsconfig_create(&fs)?;
-    let mount = fsmount(
-        &fs,
-        FsMountFlags::FSMOUNT_CLOEXEC,
-        MountAttrFlags::MOUNT_ATTR_NODEV | MountAttrFlags::MOUNT_ATTR_NOSUID,
-    )?;
-    move_mount(mount, "", CWD, target, MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH)
-}
-
-/// All in one string of at most a page. Paths too long for that are named by descriptors, which makes
-/// room for some 220 layers.
-fn join_by_option_string(
-    layers: &[PathBuf],
-    upper: &Path,
-    work: &Path,
-    target: &Path,
-    label: Option<&str>,
-) -> Result<(), Errno> {
-    // The kernel takes one byte less, and so much of a longer string without a word (mount(2)).
-    const PAGE: usize = 4_096;
-    let mut options = option_string(layers, upper, work, label);
-    // Until the kernel has opened them itself.
-    let mut opened = Vec::new();
-    if options.len() >= PAGE {
-        let mut names = Vec::new();
-        for layer in layers {
-            let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-            let directory = rustix::fs::open(layer, flags, Mode::empty())?;
-            names.push(PathBuf::from(format!("/proc/self/fd/{}", directory.as_raw_fd())));
-            opened.push(directory);
-        }
-        options = option_string(&names, upper, work, label);
-    }
-    if options.len() >= PAGE {
-        return Err(Errno::TOOBIG);
-    }
-    let options = std::ffi::CString::new(options).map_err(|_| Errno::INVAL)?;
-    rustix::mount::mount(
-        "overlay",
-        target,
-        "overlay",
-        MountFlags::NODEV | MountFlags::NOSUID,
-        Some(options.as_c_str()),
-    )
 }
 
 fn option_string(layers: &[PathBuf], upper: &Path, work: &Path, label: Option<&str>) -> Vec<u8> {

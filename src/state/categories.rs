@@ -1,23 +1,12 @@
-//! Which bundle has which pair of SELinux categories, so that one listing answers for all of them.
-//!
-//! As with ids a lease is an empty file whose name says all, `<pair>@<container>`. It is made after the
-//! bundle's record and goes before it; both under the host's lock, under which it was seen that nobody
-//! has the pair. Bundles that asked for one and the same level have one each.
+//! Which bundle has which pair of SELinux categories (`shares.rs`). Bundles that asked for one and the
+//! same level have one each.
 
-use std::fs::OpenOptions;
-use std::io;
-use std::os::unix::fs::OpenOptionsExt;
 use std::path::PathBuf;
 
-use super::{State, StateError, entries};
-use crate::fsutil::{self, PathContext};
+use super::shares::Shares;
+use super::{State, StateError};
 use crate::names::ContainerName;
 use crate::oci::selinux::mcs::Pair;
-
-fn parse(file_name: &str) -> Option<(Pair, &str)> {
-    let (pair, container) = file_name.split_once('@')?;
-    Some((Pair::parse(pair)?, container))
-}
 
 impl State {
     /// Notes that the container has the pair; it may be noted already.
@@ -29,13 +18,7 @@ impl State {
         pair: Pair,
         container: &ContainerName,
     ) -> Result<(), StateError> {
-        let directory = self.categories_dir();
-        fsutil::create_private_dir(&directory)?;
-        let path = directory.join(format!("{pair}@{container}"));
-        match OpenOptions::new().write(true).create_new(true).mode(0o600).open(&path) {
-            Err(e) if e.kind() != io::ErrorKind::AlreadyExists => Err(e).at("make", &path)?,
-            _ => Ok(()),
-        }
+        self.categories().lease(pair, container)
     }
 
     /// Whether it is noted that the container has the pair.
@@ -47,8 +30,7 @@ impl State {
         pair: Pair,
         container: &ContainerName,
     ) -> Result<bool, StateError> {
-        let path = self.categories_dir().join(format!("{pair}@{container}"));
-        Ok(path.try_exists().at("look for", &path)?)
+        self.categories().has(pair, container)
     }
 
     /// The pairs of all other containers.
@@ -56,24 +38,20 @@ impl State {
     /// # Errors
     /// What the file system said.
     pub fn categories_of_others(&self, own: &ContainerName) -> Result<Vec<Pair>, StateError> {
-        let all = entries(&self.categories_dir())?;
-        let all = all.iter().filter_map(|name| parse(name));
-        Ok(all.filter(|(_, name)| *name != own.as_str()).map(|(pair, _)| pair).collect())
+        self.categories().of_others(own, Pair::parse)
     }
 
     /// Gives back what the container has.
     pub(super) fn forget_categories(&self, container: &ContainerName) -> Result<(), StateError> {
-        let directory = self.categories_dir();
-        for name in entries(&directory)? {
-            if parse(&name).is_some_and(|(_, of)| of == container.as_str()) {
-                fsutil::remove_file(&directory.join(name))?;
-            }
-        }
-        Ok(())
+        self.categories().forget(container)
     }
 
     pub(super) fn categories_dir(&self) -> PathBuf {
         self.root.join("categories")
+    }
+
+    fn categories(&self) -> Shares {
+        Shares(self.categories_dir())
     }
 }
 

@@ -1,27 +1,11 @@
-//! Which bundle has which ids of the host, so that one listing answers for all of them.
-//!
-//! As with address ranges a lease is an empty file whose name says all, `<first id>@<container>`. It is
-//! made after the bundle's record and goes before it; both under the host's lock, under which it was
-//! seen that nobody has the range.
+//! Which bundle has which ids of the host, by the first of them (`shares.rs`).
 
-use std::fs::OpenOptions;
-use std::io;
-use std::os::unix::fs::OpenOptionsExt;
 use std::path::PathBuf;
 
-use super::{State, StateError, entries};
-use crate::fsutil::{self, PathContext};
+use super::shares::Shares;
+use super::{State, StateError};
 use crate::names::ContainerName;
 use crate::oci::id_range::{IdRange, SIZE};
-
-fn file_name(range: IdRange, container: &ContainerName) -> String {
-    format!("{}@{container}", range.first)
-}
-
-fn parse(file_name: &str) -> Option<(IdRange, &str)> {
-    let (first, container) = file_name.split_once('@')?;
-    Some((IdRange { first: first.parse().ok()?, size: SIZE }, container))
-}
 
 impl State {
     /// Notes that the container has the range; it may be noted already.
@@ -29,13 +13,7 @@ impl State {
     /// # Errors
     /// What the file system said.
     pub fn lease_ids(&self, range: IdRange, container: &ContainerName) -> Result<(), StateError> {
-        let directory = self.ids_dir();
-        fsutil::create_private_dir(&directory)?;
-        let path = directory.join(file_name(range, container));
-        match OpenOptions::new().write(true).create_new(true).mode(0o600).open(&path) {
-            Err(e) if e.kind() != io::ErrorKind::AlreadyExists => Err(e).at("make", &path)?,
-            _ => Ok(()),
-        }
+        self.ids().lease(range.first, container)
     }
 
     /// The ranges of all other containers.
@@ -43,24 +21,21 @@ impl State {
     /// # Errors
     /// What the file system said.
     pub fn ids_of_others(&self, own: &ContainerName) -> Result<Vec<IdRange>, StateError> {
-        let all = entries(&self.ids_dir())?;
-        let all = all.iter().filter_map(|name| parse(name));
-        Ok(all.filter(|(_, name)| *name != own.as_str()).map(|(range, _)| range).collect())
+        let range = |first: &str| Some(IdRange { first: first.parse().ok()?, size: SIZE });
+        self.ids().of_others(own, range)
     }
 
     /// Gives back what the container has.
     pub(super) fn forget_ids(&self, container: &ContainerName) -> Result<(), StateError> {
-        let directory = self.ids_dir();
-        for name in entries(&directory)? {
-            if parse(&name).is_some_and(|(_, of)| of == container.as_str()) {
-                fsutil::remove_file(&directory.join(name))?;
-            }
-        }
-        Ok(())
+        self.ids().forget(container)
     }
 
     pub(super) fn ids_dir(&self) -> PathBuf {
         self.root.join("ids")
+    }
+
+    fn ids(&self) -> Shares {
+        Shares(self.ids_dir())
     }
 }
 

@@ -2,6 +2,22 @@
 
 use super::*;
 
+/// A store with the image `t`, and where it came from.
+fn loaded() -> (Place, Store, Source) {
+    let place = Place::new();
+    let store = place.store();
+    let source = place.file(&image(Some("t")).archive());
+    store.load(&source, None).unwrap();
+    (place, store, source)
+}
+
+/// The blob of its lowest layer.
+fn blob(store: &Store) -> PathBuf {
+    let digest = store.find("t").unwrap().1;
+    let manifest = store.read_manifest(&digest).unwrap().unwrap();
+    store.blob_path(&manifest.layers[0].digest)
+}
+
 /// The records of an image's layers, the lowest first.
 fn records(store: &Store, name: &str) -> Vec<PathBuf> {
     let image = store.documented(name).unwrap();
@@ -27,10 +43,7 @@ fn lose_power(record: &Path) {
 
 #[test]
 fn what_was_lost_with_the_power_is_unpacked_again() {
-    let place = Place::new();
-    let store = place.store();
-    let source = place.file(&image(Some("t")).archive());
-    store.load(&source, None).unwrap();
+    let (_place, store, _) = loaded();
     let records = records(&store, "t");
     assert!(records.iter().all(|record| mark(record).is_some()), "a load waited for the disk");
     lose_power(&records[1]);
@@ -45,9 +58,7 @@ fn what_was_lost_with_the_power_is_unpacked_again() {
 
 #[test]
 fn a_record_that_was_lost_is_one_that_is_not_there() {
-    let place = Place::new();
-    let store = place.store();
-    store.load(&place.file(&image(Some("t")).archive()), None).unwrap();
+    let (_place, store, _) = loaded();
     let records = records(&store, "t");
     fs::write(&records[0], "").unwrap();
     fs::write(&records[1], [0; 64]).unwrap();
@@ -58,9 +69,7 @@ fn a_record_that_was_lost_is_one_that_is_not_there() {
 
 #[test]
 fn a_layer_without_its_files_is_not_there() {
-    let place = Place::new();
-    let store = place.store();
-    store.load(&place.file(&image(Some("t")).archive()), None).unwrap();
+    let (_place, store, _) = loaded();
     fs::remove_dir_all(records(&store, "t")[1].with_file_name(DIFF)).unwrap();
     assert!(matches!(store.resolve("t"), Err(StoreError::Incomplete { .. })));
     store.restore("t").unwrap();
@@ -68,10 +77,7 @@ fn a_layer_without_its_files_is_not_there() {
 
 #[test]
 fn a_load_mends_what_was_lost() {
-    let place = Place::new();
-    let store = place.store();
-    let source = place.file(&image(Some("t")).archive());
-    store.load(&source, None).unwrap();
+    let (_place, store, source) = loaded();
     lose_power(&records(&store, "t")[0]);
     assert!(store.load(&source, None).unwrap()[0].changed);
     assert!(store.resolve("t").is_ok());
@@ -80,30 +86,22 @@ fn a_load_mends_what_was_lost() {
 
 #[test]
 fn without_its_blob_a_lost_layer_stays_lost() {
-    let place = Place::new();
-    let store = place.store();
-    let layout = image(Some("t"));
-    store.load(&place.file(&layout.archive()), None).unwrap();
+    let (_place, store, _) = loaded();
     lose_power(&records(&store, "t")[0]);
-    let manifest = store.read_manifest(&layout.manifest).unwrap().unwrap();
-    fs::remove_file(store.blob_path(&manifest.layers[0].digest)).unwrap();
+    fs::remove_file(blob(&store)).unwrap();
     assert!(matches!(store.restore("t"), Err(StoreError::Incomplete { .. })));
 }
 
 #[test]
 fn a_damaged_blob_is_not_unpacked_again() {
-    let place = Place::new();
-    let store = place.store();
-    let layout = image(Some("t"));
-    store.load(&place.file(&layout.archive()), None).unwrap();
+    let (_place, store, source) = loaded();
     lose_power(&records(&store, "t")[0]);
-    let manifest = store.read_manifest(&layout.manifest).unwrap().unwrap();
-    let blob = store.blob_path(&manifest.layers[0].digest);
+    let blob = blob(&store);
     let length = fs::metadata(&blob).unwrap().len();
     fs::write(&blob, vec![0; usize::try_from(length).unwrap()]).unwrap();
     assert!(matches!(store.restore("t"), Err(StoreError::DamagedBlob { .. })));
     assert!(matches!(store.restore("t"), Err(StoreError::Incomplete { .. })));
-    store.load(&place.file(&layout.archive()), None).unwrap();
+    store.load(&source, None).unwrap();
     lose_power(&records(&store, "t")[0]);
     store.restore("t").unwrap();
 }
